@@ -1,0 +1,46 @@
+"""What a user can cause, as exceptions: each carries its exit code and reads as a finished message.
+
+The command line prints the message and leaves with the code; no traceback is shown for these.
+Anything else that escapes is a fault of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class LemError(Exception):
+    """An expected failure. `exit_code` is what the process leaves with."""
+
+    exit_code = 1
+
+
+class ConfigError(LemError):
+    """A curriculum, or a setting on the command line, that cannot be used."""
+
+
+class DataError(LemError):
+    """Rows, kernel files or their token counts that cannot be trained on."""
+
+
+class WeightsError(LemError):
+    """A model, tokenizer or adapter that cannot be loaded, fused or written."""
+
+
+class TrainingError(LemError):
+    """Training that had to stop: a loss or a gradient that is not finite."""
+
+
+class RunError(LemError):
+    """A run folder that cannot be used: locked, foreign, damaged, incomplete."""
+
+
+class GateError(LemError):
+    """A phase that must not go on: its fuse, or what it taught, is under the bar."""
+
+    exit_code = 3
+
+
+def listing(title: str, problems: Iterable[str]) -> str:
+    """`title` and every problem on a line of its own: all errors are shown at once."""
+    return "\n".join([title, *(f"  {problem}" for problem in problems)])
