@@ -1,0 +1,255 @@
+"""What a curriculum file may say: frozen models, every default, every bound.
+
+This is the one home of defaults. Unknown keys are errors, types are strict, and the descriptions
+become the JSON schema that completes the YAML in an editor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+Wrap = Literal["sandwich", "prefix", "system", "none"]
+Overlong = Literal["stop", "drop", "trim_prompt"]
+LossOn = Literal["assistant", "last", "all"]
+Schedule = Literal["constant", "linear", "cosine"]
+OptimizerName = Literal["adam", "adamw", "sgd", "adafactor", "muon"]
+HandOverDtype = Literal["auto", "bfloat16", "float32"]
+Keep = Literal["all", "last", "none"]
+
+# Weight decay and momentum mean something to these optimizers only.
+_DECAYING = {"adamw", "sgd", "adafactor", "muon"}
+_WITH_MOMENTUM = {"sgd", "muon"}
+_MOMENTUM = 0.9
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    """A path in a curriculum is relative to the curriculum's own folder (`context["root"]`)."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        raise ValueError("expected a path, got nothing")
+    root = (info.context or {}).get("root", Path())
+    try:
+        return Path(root, Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError("expected a path whose ~ is a known home folder") from None
+
+
+LocalPath = Annotated[
+    Path, BeforeValidator(_resolve), WithJsonSchema({"type": "string", "minLength": 1})
+]
+
+
+class Frozen(BaseModel):
+    """Immutable, strict, and deaf to no key: an unknown one is an error."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class BaseConfig(Frozen):
+    """The model that the first phase starts from: exactly one of `repo`, `path` and `tiny`."""
+
+    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """Hugging Face model id, e.g. google/gemma-3-1b-it."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Commit, tag or branch of `repo`; a commit hash makes the run reproducible."""
+    path: LocalPath | None = None
+    """A local Hugging Face folder; relative to the curriculum file."""
+    tiny: Literal["gemma3", "llama", "qwen3", "mistral"] | None = None
+    """A tiny random model, built on the spot: for tests and for a first look."""
+    seed: int = Field(default=0, ge=0)
+    """The seed of the tiny model's weights."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("repo", "path", "tiny") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of repo, path and tiny, got {' and '.join(given) or 'none'}"
+            )
+        if (self.repo is None) != (self.revision is None):
+            raise ValueError("expected repo and revision together: a base is pinned by its commit")
+        if self.seed and self.tiny is None:
+            raise ValueError("expected seed only beside tiny: it seeds the tiny model's weights")
+        return self
+
+
+class KernelConfig(Frozen):
+    """The LEK kernel: the files that wrap a probe. Their bytes go in verbatim."""
+
+    text: LocalPath
+    """The kernel in the form that rows carry: the narrative, or the axioms as JSON."""
+    signature: LocalPath
+    """The closing line of a sandwich."""
+
+
+class LoraConfig(Frozen):
+    """Low-rank adaptation (Hu et al. 2021): W x + scale · B A x on chosen linear modules."""
+
+    layers: Annotated[int, Field(ge=1)] | Literal["all"] = 16
+    """How many of the last transformer layers get an adapter, or `all`."""
+    rank: int = Field(default=16, ge=1)
+    """Rank of A and B."""
+    scale: float = Field(default=32.0, gt=0)
+    """Factor on B A; what other tools write as alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    keys: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """Module names within a layer, e.g. self_attn.q_proj; without it every linear module."""
+
+
+class OptimizerConfig(Frozen):
+    """The optimizer and its learning rate over the phase's updates."""
+
+    name: OptimizerName = "adam"
+    """adam and adamw are bias-corrected."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_updates: int = Field(default=0, ge=0)
+    """Linear warm-up, counted in optimizer updates."""
+    final_learning_rate: float = Field(default=0.0, ge=0)
+    """Where the linear and the cosine schedule end."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """For adamw, sgd, adafactor and muon."""
+    momentum: float = Field(default=_MOMENTUM, ge=0, lt=1)
+    """For sgd and muon."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Clip the gradient's global norm; null leaves it alone."""
+
+    @model_validator(mode="after")
+    def _settings_that_count(self) -> Self:
+        if self.weight_decay and self.name not in _DECAYING:
+            raise ValueError(f"expected no weight_decay with {self.name}: adamw has it")
+        if self.momentum != _MOMENTUM and self.name not in _WITH_MOMENTUM:
+            raise ValueError(f"expected no momentum with {self.name}: sgd and muon have it")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError("expected final_learning_rate to be at most learning_rate")
+        return self
+
+
+class BatchConfig(Frozen):
+    """How rows become updates."""
+
+    size: int = Field(default=1, ge=1)
+    """Rows in a micro-batch."""
+    grad_accumulation_steps: int = Field(default=8, ge=1)
+    """Micro-batches in an update; a shorter last window still updates."""
+
+
+class Settings(Frozen):
+    """What a phase may set for itself and `defaults` sets for all."""
+
+    lora: LoraConfig = LoraConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    batch: BatchConfig = BatchConfig()
+    max_tokens: int = Field(default=3072, ge=8)
+    """Longest row, in tokens, after wrapping and templating."""
+    overlong: Overlong = "stop"
+    """A longer row: stop with its name, drop it, or trim the prompt (never the answer)."""
+    loss_on: LossOn = "assistant"
+    """Where the loss falls: every assistant turn, the last one, or every token."""
+    evaluate_every: int = Field(default=50, ge=1)
+    """Iterations between two passes over the validation set."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class DataConfig(Frozen):
+    """JSONL files of a phase. A folder's name stands for its train.jsonl and valid.jsonl."""
+
+    train: Annotated[tuple[LocalPath, ...], Field(min_length=1, strict=False)]
+    """Rows to train on."""
+    valid: Annotated[tuple[LocalPath, ...], Field(min_length=1, strict=False)]
+    """Held-out rows: validation loss and the check of the fuse."""
+
+
+def _folder_or_files(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    return {"train": [f"{value}/train.jsonl"], "valid": [f"{value}/valid.jsonl"]}
+
+
+def _allow_a_folder(schema: dict[str, Any]) -> None:
+    """Tell editors what `_folder_or_files` accepts."""
+    schema["anyOf"] = [{"type": "string", "minLength": 1}, {"$ref": schema.pop("$ref")}]
+
+
+class PhaseConfig(Settings):
+    """One lesson: taught, verified, fused."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)
+    """Unique within the curriculum; it names the phase's folder."""
+    wrap: Wrap
+    """sandwich: kernel, probe, signature in one user turn; prefix: kernel, probe; system: the
+    kernel as system message; none: the bare probe."""
+    data: Annotated[DataConfig, BeforeValidator(_folder_or_files)] = Field(
+        json_schema_extra=_allow_a_folder
+    )
+    """A folder with train.jsonl and valid.jsonl, or lists of files."""
+    iterations: int = Field(ge=1)
+    """Micro-batches to train, as mlx_lm counts them."""
+
+    @model_validator(mode="after")
+    def _kernel_stays_whole(self) -> Self:
+        if self.overlong == "trim_prompt" and self.wrap != "none":
+            raise ValueError(
+                f"expected overlong stop or drop with wrap {self.wrap}: "
+                "trimming the prompt would cut the kernel"
+            )
+        return self
+
+
+class FuseConfig(Frozen):
+    """How a phase's weights are handed to the next one, and what the hand-over must keep."""
+
+    dtype: HandOverDtype = "auto"
+    """auto is float32 for a float32 base, else bfloat16 (stochastically rounded)."""
+    keep: Keep = "last"
+    """Which phases' fused weights stay on disk; any can be rebuilt from base and adapters."""
+    min_retained: float = Field(default=0.99, ge=0, le=1)
+    """Least share of the intended delta that must stand in the fused weights."""
+    max_kl: float = Field(default=0.05, gt=0)
+    """Largest mean KL divergence (nats a token) of the fused from the adapter-loaded model."""
+
+
+class Curriculum(Frozen):
+    """An ordered curriculum: a base, a kernel, and phases that build on one another."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)
+    """Names the run folder: runs/<name>."""
+    base: BaseConfig
+    kernel: KernelConfig | None = None
+    seed: int = Field(default=42, ge=0)
+    """All randomness of the run is a function of this seed, the phase and the step."""
+    fuse: FuseConfig = FuseConfig()
+    defaults: Settings = Settings()
+    phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1, strict=False)]
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"expected unique phase names, got twice: {', '.join(repeated)}")
+        wrapped = [phase.name for phase in self.phases if phase.wrap != "none"]
+        if wrapped and self.kernel is None:
+            raise ValueError(f"expected kernel files, since these wrap rows: {', '.join(wrapped)}")
+        return self
