@@ -1,0 +1,75 @@
+"""Which rows train in which iteration, and how they are padded: functions of seed and phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hashing import derive_seed
+from .tokenize import Example
+
+# Rows are sorted by length within pools of this many batches: little padding, and still an order
+# that differs from epoch to epoch.
+_POOL_BATCHES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Right-padded rows: `token_ids` (B, T) int32 and `loss_mask` (B, T) bool."""
+
+    token_ids: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+    row_ids: tuple[str, ...]
+
+    @property
+    def supervised(self) -> int:
+        """Number of targets."""
+        return int(self.loss_mask.sum())
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad rows on the right to the longest. What stands after a row's end is never attended to
+    by its tokens (attention is causal) and never a target, so the padding token is any."""
+    longest = max(len(example) for example in examples)
+    token_ids = np.zeros((len(examples), longest), dtype=np.int32)
+    loss_mask = np.zeros((len(examples), longest), dtype=np.bool_)
+    for row, example in enumerate(examples):
+        token_ids[row, : len(example)] = example.token_ids
+        loss_mask[row, : len(example)] = example.loss_mask
+    return Batch(token_ids, loss_mask, tuple(example.id for example in examples))
+
+
+def training_order(
+    lengths: Sequence[int], batch_size: int, iterations: int, seed: int, phase: str
+) -> list[tuple[int, ...]]:
+    """Row indices of every iteration. Each epoch holds every row once, the tail included."""
+    order: list[tuple[int, ...]] = []
+    epoch = 0
+    while len(order) < iterations:
+        order += _epoch(lengths, batch_size, derive_seed(seed, phase, "epoch", epoch))
+        epoch += 1
+    return order[:iterations]
+
+
+def evaluation_order(lengths: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
+    """Every row once, by length, always the same."""
+    rows = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    return _cut(rows, batch_size)
+
+
+def _epoch(lengths: Sequence[int], batch_size: int, seed: int) -> list[tuple[int, ...]]:
+    random = np.random.Generator(np.random.PCG64(seed))
+    rows = random.permutation(len(lengths)).tolist()
+    pool = batch_size * _POOL_BATCHES
+    batches: list[tuple[int, ...]] = []
+    for start in range(0, len(rows), pool):
+        pooled = rows[start : start + pool]
+        batches += _cut(sorted(pooled, key=lambda row: lengths[row]), batch_size)
+    return [batches[i] for i in random.permutation(len(batches)).tolist()]
+
+
+def _cut(rows: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]

@@ -1,0 +1,87 @@
+"""The LEK kernel and the four ways to wrap a row with it; pure functions.
+
+Rows stay bare on disk. The kernel's characters go into the prompt as they stand in the file: they
+are never parsed and written again. Only the one newline that ends a text file is not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..curriculum.schema import KernelConfig, Wrap
+from ..errors import DataError
+from ..hashing import sha256_bytes, sha256_json
+from .conversation import Conversation, Message
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel's text and closing line, and the sha256 of both files' bytes."""
+
+    text: str
+    signature: str
+    sha256: str
+
+
+def load_kernel(config: KernelConfig) -> Kernel:
+    """Read the kernel files. Raises DataError when one cannot be read or is not UTF-8."""
+    text, signature = _read(config.text), _read(config.signature)
+    sha256 = sha256_json([sha256_bytes(text.encode()), sha256_bytes(signature.encode())])
+    return Kernel(_without_final_newline(text), _without_final_newline(signature), sha256)
+
+
+def wrap(conversation: Conversation, how: Wrap, kernel: Kernel | None) -> Conversation:
+    """The row as it is trained on; the first user turn is the probe.
+
+    sandwich: kernel, blank line, probe, blank line, signature, in one user message;
+    prefix: kernel, blank line, probe; system: the kernel as system message; none: as it stands.
+
+    Raises:
+        DataError: the row brings a system message of its own into a `system` wrap.
+    """
+    if how == "none":
+        return conversation
+    if kernel is None:
+        raise ValueError("a wrap needs a kernel")
+    if how == "system":
+        return _with_system(conversation, kernel)
+    return _with_first_user(conversation, _PROBE_FORMS[how], kernel)
+
+
+_PROBE_FORMS: dict[Wrap, Callable[[Kernel, str], str]] = {
+    "sandwich": lambda kernel, probe: f"{kernel.text}\n\n{probe}\n\n{kernel.signature}",
+    "prefix": lambda kernel, probe: f"{kernel.text}\n\n{probe}",
+}
+
+
+def _with_system(conversation: Conversation, kernel: Kernel) -> Conversation:
+    if conversation.messages[0].role == "system":
+        raise DataError(
+            f"{conversation.source}: expected no system message where wrap is system; "
+            "the kernel stands there"
+        )
+    return replace(conversation, messages=(Message("system", kernel.text), *conversation.messages))
+
+
+def _with_first_user(
+    conversation: Conversation, form: Callable[[Kernel, str], str], kernel: Kernel
+) -> Conversation:
+    messages = list(conversation.messages)
+    first = 1 if messages[0].role == "system" else 0
+    messages[first] = Message("user", form(kernel, messages[first].content))
+    return replace(conversation, messages=tuple(messages))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _without_final_newline(text: str) -> str:
+    return text.removesuffix("\n")

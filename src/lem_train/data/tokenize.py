@@ -1,0 +1,264 @@
+"""Wrapped conversations → token ids and a loss mask.
+
+A row is rendered by the chat template and tokenised once, as a whole: cutting text and tokenising
+the pieces would put other tokens at the seams than the model will see. Which characters belong to
+which turn is known exactly, because the same template is rendered with placeholders for the
+contents: what it writes around them is the same for every row with these roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..curriculum.schema import LossOn, Overlong
+from ..errors import DataError, listing
+from .conversation import Conversation, Message
+
+Ids = NDArray[np.int32]
+Mask = NDArray[np.bool_]
+Span = tuple[int, int]
+
+
+class TemplateError(Exception):
+    """The chat template refuses these messages; the text is the template's own."""
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A tokenizer and its chat template, reduced to what a row needs.
+
+    Attributes:
+        render: messages → text; raises TemplateError.
+        encode: text → token ids and, for each, its (start, end) characters in the text. Adds no
+            special tokens: the template has written them.
+        stop_ids: tokens that end an assistant turn when generating.
+        special_ids: control tokens, which must not occur inside a message.
+    """
+
+    render: Callable[[tuple[Message, ...]], str]
+    encode: Callable[[str], tuple[list[int], list[Span]]]
+    stop_ids: frozenset[int]
+    special_ids: frozenset[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A row ready to train: `token_ids` (T,) int32, and `loss_mask` (T,) bool, true where the
+    token is a target. `id` and `source` are the conversation's."""
+
+    id: str
+    source: str
+    token_ids: Ids
+    loss_mask: Mask
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The examples of a split, and the rows that `overlong: drop` left out, as (place, length)."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[tuple[str, int], ...] = ()
+    trimmed: tuple[tuple[str, int], ...] = ()
+
+
+def tokenize_split(
+    conversations: Sequence[Conversation],
+    chat: ChatTokenizer,
+    *,
+    max_tokens: int,
+    overlong: Overlong,
+    loss_on: LossOn,
+) -> Tokenized:
+    """Tokenise every row of a split.
+
+    Raises:
+        DataError: rows that the template cannot render or that carry control tokens, and, unless
+            `overlong` says otherwise, rows over `max_tokens`; all of them are listed.
+    """
+    examples: list[Example] = []
+    dropped: list[tuple[str, int]] = []
+    trimmed: list[tuple[str, int]] = []
+    problems: list[str] = []
+    segments = lru_cache(maxsize=None)(lambda roles: _segments(chat, roles))
+    for conversation in conversations:
+        try:
+            row = _tokenize(conversation, chat, segments, loss_on)
+            example, fits = row.example, len(row.example) <= max_tokens
+            if not fits and overlong == "trim_prompt":
+                trimmed.append((conversation.source, len(example)))
+                example, fits = _trim_prompt(row, max_tokens), True
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if fits:
+            examples.append(example)
+        elif overlong == "drop":
+            dropped.append((conversation.source, len(example)))
+        else:
+            problems.append(_overlong_message(conversation, len(example), max_tokens))
+    if problems:
+        raise DataError(listing(f"{len(problems)} row(s) cannot be trained on:", problems))
+    return Tokenized(tuple(examples), tuple(dropped), tuple(trimmed))
+
+
+def _overlong_message(conversation: Conversation, length: int, max_tokens: int) -> str:
+    return (
+        f"{conversation.source}: expected at most {max_tokens} tokens (max_tokens), got {length} "
+        f"in row {conversation.id}; raise max_tokens, shorten the row, or set overlong: drop"
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    example: Example
+    in_prompt: Mask  # (T,) tokens of user and system messages, without the template's own
+
+
+def _tokenize(
+    conversation: Conversation,
+    chat: ChatTokenizer,
+    segments: Callable[[tuple[str, ...]], tuple[str, ...]],
+    loss_on: LossOn,
+) -> _Row:
+    place = conversation.source
+    text = _render(chat, conversation.messages, place)
+    around = segments(tuple(message.role for message in conversation.messages))
+    spans = _content_spans(text, conversation.messages, around, place)
+    ids, offsets = chat.encode(text)
+    token_ids = np.asarray(ids, dtype=np.int32)
+    bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    _refuse_control_tokens(token_ids, bounds, spans, chat, place)
+
+    answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+    prompts = [i for i in range(len(spans)) if i not in answers]
+    supervised = answers if loss_on == "assistant" else answers[-1:]
+    if loss_on == "all":
+        loss_mask = np.ones(len(token_ids), dtype=np.bool_)
+    else:
+        loss_mask = np.zeros(len(token_ids), dtype=np.bool_)
+        for turn in supervised:
+            after = spans[turn + 1][0] if turn + 1 < len(spans) else len(text)
+            loss_mask |= _answer_mask(token_ids, bounds, spans[turn], after, chat, place)
+    loss_mask[0] = False  # nothing precedes the first token, so nothing predicts it
+    in_prompt = np.zeros(len(token_ids), dtype=np.bool_)
+    for turn in prompts:
+        in_prompt |= _inside(bounds, spans[turn])
+    return _Row(Example(conversation.id, place, token_ids, loss_mask), in_prompt)
+
+
+def _render(chat: ChatTokenizer, messages: tuple[Message, ...], place: str) -> str:
+    try:
+        return chat.render(messages)
+    except TemplateError as error:
+        raise DataError(f"{place}: the chat template refuses this row: {error}") from error
+
+
+def _segments(chat: ChatTokenizer, roles: tuple[str, ...]) -> tuple[str, ...]:
+    """What the template writes before, between and after the contents of these roles."""
+    marks = [f"\ue000{index}\ue001" for index in range(len(roles))]
+    messages = tuple(
+        Message(role, mark)  # type: ignore[arg-type]
+        for role, mark in zip(roles, marks, strict=True)
+    )
+    rest = _render(chat, messages, "chat template")
+    segments = []
+    for index, mark in enumerate(marks):
+        before, found, rest = rest.partition(mark)
+        if not found:
+            raise DataError(
+                f"the chat template leaves out message {index} of {' → '.join(roles)}; "
+                "expected every message in its place"
+            )
+        segments.append(before)
+    return (*segments, rest)
+
+
+def _content_spans(
+    text: str, messages: tuple[Message, ...], segments: tuple[str, ...], place: str
+) -> list[Span]:
+    """Characters (start, end) of every message in the rendered text; templates may trim them."""
+    spans: list[Span] = []
+    position = 0
+    for index, message in enumerate(messages):
+        start = position + len(segments[index])
+        forms = (message.content, message.content.strip())
+        rest = segments[index + 1]
+        end = next((start + len(f) for f in forms if text.startswith(f + rest, start)), None)
+        if end is None or not text.startswith(segments[index], position):
+            raise DataError(
+                f"{place}: the chat template changes the text of messages[{index}]; "
+                "expected it verbatim, so that the loss falls on the answer alone"
+            )
+        spans.append((start, end))
+        position = end
+    return spans
+
+
+def _inside(bounds: NDArray[np.int64], span: Span) -> Mask:
+    """Tokens that lie wholly within `span`. One that straddles its start is part of the prompt:
+    when generating, the model is given those characters in other tokens."""
+    start, end = span
+    return (bounds[:, 0] >= start) & (bounds[:, 1] <= end) & (bounds[:, 1] > bounds[:, 0])
+
+
+def _refuse_control_tokens(
+    token_ids: Ids,
+    bounds: NDArray[np.int64],
+    spans: list[Span],
+    chat: ChatTokenizer,
+    place: str,
+) -> None:
+    special = np.isin(token_ids, list(chat.special_ids))
+    for index, span in enumerate(spans):
+        if (special & _inside(bounds, span)).any():
+            raise DataError(
+                f"{place}: messages[{index}] holds a control token of this tokenizer; "
+                "expected plain text: it would end or open a turn"
+            )
+
+
+def _answer_mask(
+    token_ids: Ids,
+    bounds: NDArray[np.int64],
+    span: Span,
+    after: int,
+    chat: ChatTokenizer,
+    place: str,
+) -> Mask:
+    """An answer's tokens up to and with the token that ends the turn: stopping is learned too."""
+    mask = _inside(bounds, span)
+    closing = np.flatnonzero(
+        np.isin(token_ids, list(chat.stop_ids))
+        & (bounds[:, 0] >= span[1])
+        & (bounds[:, 1] <= after)
+    )
+    if not len(closing):
+        raise DataError(
+            f"{place}: the chat template ends no assistant turn with a stop token; "
+            "expected one of the model's eos_token_id (see generation_config.json)"
+        )
+    tail = (bounds[:, 0] >= span[1]) & (np.arange(len(token_ids)) <= closing[0])
+    return np.logical_or(mask, tail)
+
+
+def _trim_prompt(row: _Row, max_tokens: int) -> Example:
+    """Leave out the oldest prompt tokens; the template's own and every answer's stay."""
+    example = row.example
+    surplus = len(example) - max_tokens
+    candidates = np.flatnonzero(row.in_prompt)
+    if len(candidates) < surplus:
+        raise DataError(
+            f"{example.source}: expected at most {max_tokens} tokens, got {len(example)}, and "
+            f"only {len(candidates)} of them are prompt; raise max_tokens or shorten the answers"
+        )
+    keep = np.ones(len(example), dtype=np.bool_)
+    keep[candidates[:surplus]] = False
+    return Example(example.id, example.source, example.token_ids[keep], example.loss_mask[keep])
