@@ -1,0 +1,145 @@
+"""A base model as a set of tensors on disk, and what each of them is to the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import WeightsError
+from .folder import TensorSpec, read_config, tensor_specs, weight_files
+from .io import load_model, load_tensors
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a weight is packed, in MLX's terms."""
+
+    group_size: int
+    bits: int
+    mode: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """An untouched base folder.
+
+    `specs`: its tensors in disk order, without the scales and biases of quantised weights.
+    `modules`: a weight's name on disk → path of its module in mlx-lm's model.
+    `quantized`: name of a weight on disk → how it is packed.
+    `companions`: name of a weight on disk → {"scales": name, "biases": name} on disk.
+    """
+
+    folder: Path
+    specs: tuple[TensorSpec, ...]
+    modules: dict[str, str]
+    quantized: dict[str, Quantization]
+    companions: dict[str, dict[str, str]]
+
+    def shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The tensor's shape once dequantised."""
+        packed = self.quantized.get(spec.name)
+        if packed is None:
+            return spec.shape
+        return (*spec.shape[:-1], spec.shape[-1] * 32 // packed.bits)
+
+    def is_float(self, spec: TensorSpec) -> bool:
+        """Whether the tensor is a floating one, once dequantised."""
+        return spec.is_float or spec.name in self.quantized
+
+    def size(self, spec: TensorSpec) -> int:
+        """Number of elements, once dequantised."""
+        return math.prod(self.shape(spec))
+
+
+def open_base(folder: Path) -> Base:
+    """Read a base's headers and learn which tensor becomes which parameter.
+
+    mlx-lm renames tensors on loading (`sanitize`); an array that passes through unchanged is the
+    same object before and after. The model is loaded lazily: no weight is read.
+
+    Raises:
+        WeightsError: the folder cannot be loaded, or is packed in a way we cannot undo.
+    """
+    names: dict[str, str] = {}  # parameter → tensor on disk
+    model = load_model(folder, lazy=True, model_classes=_recording(names))
+    modules: dict[str, str] = {}
+    quantized: dict[str, Quantization] = {}
+    companions: dict[str, dict[str, str]] = {}
+    for path, module in model.named_modules():
+        disk = names.get(f"{path}.weight")
+        if disk is None:
+            continue
+        modules[disk] = path
+        if "scales" in module:
+            quantized[disk] = _quantization(path, module)
+            parts = {part: names.get(f"{path}.{part}") for part in ("scales", "biases")}
+            companions[disk] = {part: name for part, name in parts.items() if name}
+    _refuse_foreign_packing(folder, quantized)
+    hidden = {name for parts in companions.values() for name in parts.values()}
+    specs = tuple(spec for spec in tensor_specs(folder) if spec.name not in hidden)
+    return Base(folder, specs, modules, quantized, companions)
+
+
+def base_tensors(base: Base) -> dict[str, mx.array]:
+    """All tensors by name, each read from disk when it is first used. Pop them: an array that was
+    used stays in memory as long as somebody holds it."""
+    return dict(load_tensors(weight_files(base.folder)))
+
+
+def dense(base: Base, name: str, tensors: dict[str, mx.array]) -> mx.array:
+    """Take a tensor out of `tensors`; a quantised one as the float32 values it stands for."""
+    tensor = tensors.pop(name)
+    packed = base.quantized.get(name)
+    if packed is None:
+        return tensor
+    parts = {part: tensors.pop(disk) for part, disk in base.companions[name].items()}
+    if packed.mode == "affine":  # the other modes keep their scales in 8 bits
+        parts = {part: value.astype(mx.float32) for part, value in parts.items()}
+    return mx.dequantize(
+        tensor,
+        parts["scales"],
+        parts.get("biases"),
+        group_size=packed.group_size,
+        bits=packed.bits,
+        mode=packed.mode,
+    ).astype(mx.float32)
+
+
+def _recording(names: dict[str, str]) -> Any:
+    from mlx_lm.utils import _get_classes  # the default of load_model's get_model_classes
+
+    def classes(config: dict[str, Any]) -> tuple[Any, Any]:
+        model_class, args_class = _get_classes(config)
+
+        class Recording(model_class):  # type: ignore[misc, valid-type]
+            def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+                before = dict(weights)  # holds the arrays, so that no id is used twice
+                parent = getattr(super(), "sanitize", None)
+                after = dict(parent(weights) if parent else weights)
+                by_id = {id(tensor): name for name, tensor in before.items()}
+                names.update({n: by_id[id(t)] for n, t in after.items() if id(t) in by_id})
+                return after
+
+        return Recording, args_class
+
+    return classes
+
+
+def _quantization(path: str, module: nn.Module) -> Quantization:
+    if "global_scale" in module:
+        raise WeightsError(f"{path}: nvfp4 with a tensor scale cannot be a base; dequantise it")
+    return Quantization(module.group_size, module.bits, module.mode)
+
+
+def _refuse_foreign_packing(folder: Path, quantized: dict[str, Quantization]) -> None:
+    config = read_config(folder)
+    if ("quantization" in config or "quantization_config" in config) and not quantized:
+        raise WeightsError(
+            f"{folder}: is quantised in a form that only mlx-lm's loader understands; convert it "
+            "once with `mlx_lm.convert`, or take the unquantised model"
+        )

@@ -1,0 +1,137 @@
+"""Models and tokenizers in, tensors out: the border to mlx-lm, transformers and safetensors."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from jinja2.exceptions import TemplateError as JinjaError
+from mlx_lm.utils import load_model as mlx_lm_load_model
+
+from ..data.conversation import Message
+from ..data.tokenize import ChatTokenizer, Span, TemplateError
+from ..errors import WeightsError
+from .folder import read_config
+
+_DTYPE_NAMES = {
+    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8",
+    mx.int64: "I64", mx.int32: "I32",
+}  # fmt: skip
+
+
+def load_model(
+    folder: Path, lazy: bool = False, model_classes: Callable[..., Any] | None = None
+) -> nn.Module:
+    """The model of a Hugging Face folder, by mlx-lm, with its config completed.
+
+    Raises:
+        WeightsError: an architecture, a config or weights that mlx-lm cannot load.
+    """
+    config = read_config(folder)
+    if config.get("model_file"):
+        raise WeightsError(f"{folder}: wants to run its own code (model_file); that is refused")
+    options = {} if model_classes is None else {"get_model_classes": model_classes}
+    try:
+        model, _ = mlx_lm_load_model(folder, lazy=lazy, model_config=config, **options)
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise WeightsError(f"{folder}: mlx-lm cannot load this model: {error}") from error
+    return model
+
+
+def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
+    """The tokenizer and chat template of a folder.
+
+    Raises:
+        WeightsError: no tokenizer, no fast tokenizer, no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise WeightsError(f"{folder}: expected a tokenizer.json (a fast tokenizer), found none")
+    if not tokenizer.chat_template:
+        raise WeightsError(
+            f"{folder}: expected a chat template (chat_template.jinja), found none; use an "
+            "instruction-tuned base, or put the template beside its tokenizer"
+        )
+
+    def render(messages: tuple[Message, ...]) -> str:
+        try:
+            return tokenizer.apply_chat_template([asdict(m) for m in messages], tokenize=False)
+        except JinjaError as error:
+            raise TemplateError(str(error)) from error
+
+    def encode(text: str) -> tuple[list[int], list[Span]]:
+        coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return coded["input_ids"], coded["offset_mapping"]
+
+    return ChatTokenizer(render, encode, _stop_ids(folder, tokenizer), _special_ids(tokenizer))
+
+
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {id_ for id_, token in added if token.special}
+
+
+def _stop_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """Where generation stops, as mlx-lm decides it: config, generation config and tokenizer."""
+    ids = {tokenizer.eos_token_id} - {None}
+    generation = folder / "generation_config.json"
+    configs = [read_config(folder)]
+    if generation.exists():
+        configs.append(json.loads(generation.read_bytes()))
+    for config in configs:
+        eos = config.get("eos_token_id")
+        ids |= set(eos) if isinstance(eos, list) else {eos} - {None}
+    return frozenset(ids)
+
+
+def write_safetensors(
+    path: Path,
+    specs: Sequence[tuple[str, mx.Dtype, tuple[int, ...]]],
+    tensors: Iterable[mx.array],
+) -> None:
+    """Write tensors one by one, in the order of `specs` (name, dtype, shape).
+
+    The safetensors library wants all tensors at once. The format needs only their sizes up front
+    (8 bytes of header length, a JSON header, the raw tensors), so that a file of any size can be
+    written with one tensor in memory.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, dtype, shape in specs:
+        end = offset + dtype.size * int(np.prod(shape, dtype=np.int64))
+        header[name] = {
+            "dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end],
+        }  # fmt: skip
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for (name, dtype, shape), tensor in zip(specs, tensors, strict=True):
+            if tensor.dtype != dtype or tensor.shape != shape:
+                raise ValueError(f"{name}: announced {dtype} {shape}, got {tensor.dtype}")
+            file.write(_raw(tensor))
+
+
+def _raw(tensor: mx.array) -> memoryview:
+    if tensor.dtype == mx.bfloat16:  # numpy has no bfloat16
+        tensor = tensor.view(mx.uint16)
+    return np.ascontiguousarray(np.array(tensor)).data
+
+
+def load_tensors(files: Iterable[Path]) -> Iterator[tuple[str, mx.array]]:
+    """Tensors by name, file by file; each is read when it is first used."""
+    for file in files:
+        yield from mx.load(str(file)).items()
