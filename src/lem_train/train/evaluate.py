@@ -1,0 +1,53 @@
+"""Validation: the whole set, in fixed order, weighted by token, without dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..data.batch import Batch, collate, evaluation_order
+from ..data.tokenize import Example, Mask
+from .loss import Logits, loss_sum
+
+_MOST_POSITIONS = 128
+_POSITIONS_A_ROW = 32
+
+
+def evaluate(
+    model: nn.Module, logits: Logits, examples: Sequence[Example], batch_size: int
+) -> float:
+    """Mean negative log-likelihood (nats) of a supervised token over all of `examples`."""
+    was_training = model.training
+    model.eval()
+    total, supervised = 0.0, 0
+    for rows in evaluation_order([len(example) for example in examples], batch_size):
+        batch = collate([examples[row] for row in rows])
+        loss = loss_sum(logits, batch)
+        mx.eval(loss)
+        total += loss.item()  # summed over batches in float64
+        supervised += batch.supervised
+    model.train(was_training)
+    return total / supervised
+
+
+def held_out_logits(
+    model: nn.Module, logits: Logits, examples: Sequence[Example], batch_size: int
+) -> mx.array:
+    """Logits (N, V), float32, of up to 128 supervised positions, at most 32 from a row, in the
+    order of `examples`; without dropout. The same call on two models compares them."""
+    model.eval()
+    chosen = examples[: _MOST_POSITIONS // _POSITIONS_A_ROW]
+    parts: list[mx.array] = []
+    for start in range(0, len(chosen), batch_size):
+        batch = collate(chosen[start : start + batch_size])
+        few = Batch(batch.token_ids, _first_of_each_row(batch.loss_mask), batch.row_ids)
+        parts.append(logits(few))
+        mx.eval(parts[-1])
+    return mx.concatenate(parts)
+
+
+def _first_of_each_row(mask: Mask) -> Mask:
+    return mask & (np.cumsum(mask, axis=1) <= _POSITIONS_A_ROW)

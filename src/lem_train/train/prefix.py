@@ -1,0 +1,113 @@
+"""A beginning that all rows share is computed once.
+
+Every row of a sandwich phase opens with the same two thousand kernel tokens. The prefix runs alone,
+as a batch of one; its keys and values stay in the autograd graph, and the rest of every row attends
+to them. Gradients are those of full rows: the cotangents of all rows add up on the prefix. This
+goes through mlx-lm's cache protocol (`offset`, `make_mask`, `update_and_fetch`), which its models
+ask for keys, values, positions and masks; no model is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.base import create_causal_mask
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+from ..data.tokenize import Example
+
+# Below this the two passes cost more than they save.
+_LEAST_PREFIX = 64
+
+
+def shared_prefix_length(examples: Sequence[Example]) -> int:
+    """How many tokens all rows have in common at the start, or 0 where sharing does not pay.
+
+    The prefix ends early enough that every target is predicted from a position after it.
+    """
+    first = examples[0].token_ids
+    length = len(first)
+    for example in examples:
+        length = min(length, len(example), int(np.argmax(example.loss_mask)) - 1)
+        differs = np.flatnonzero(first[:length] != example.token_ids[:length])
+        length = int(differs[0]) if len(differs) else length
+    return length if length >= _LEAST_PREFIX else 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a layer can see: `size` positions with its own, or everything for None."""
+
+    size: int | None
+
+
+def layer_windows(model: nn.Module) -> list[Window] | None:
+    """Each layer's window, or None for a model that keeps more than keys and values."""
+    windows = []
+    for cache in make_prompt_cache(model):
+        if type(cache) is KVCache:
+            windows.append(Window(None))
+        elif type(cache) is RotatingKVCache and cache.keep == 0:
+            windows.append(Window(cache.max_size))
+        else:
+            return None
+    return windows
+
+
+class PrefixCache:
+    """Stands in for a layer's cache while the prefix runs: remembers keys and values."""
+
+    offset = 0
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def make_mask(
+        self, N: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | str:
+        return _mask(N, 0, window_size, return_array)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Keys and values (1, H, P, D)."""
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+class SuffixCache:
+    """A layer's cache for the rest of the rows: the prefix's keys and values come first.
+
+    A layer with a window is handed only what its first position after the prefix can still see.
+    """
+
+    def __init__(self, prefix: PrefixCache, window: Window):
+        assert prefix.keys is not None and prefix.values is not None
+        self.offset = prefix.keys.shape[2]  # positions go on after the whole prefix
+        seen = self.offset if window.size is None else min(self.offset, window.size - 1)
+        self._keys = prefix.keys[:, :, self.offset - seen :]
+        self._values = prefix.values[:, :, self.offset - seen :]
+        self._seen = seen
+
+    def make_mask(
+        self, N: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | str:
+        return _mask(N, self._seen, window_size, return_array)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Keys and values of the rows (B, H, T, D) → with the prefix before (B, H, S + T, D)."""
+        return _after(self._keys, keys), _after(self._values, values)
+
+
+def _after(prefix: mx.array, rest: mx.array) -> mx.array:
+    shared = mx.broadcast_to(prefix, (rest.shape[0], *prefix.shape[1:]))
+    return mx.concatenate([shared, rest], axis=2)
+
+
+def _mask(n: int, before: int, window_size: int | None, return_array: bool) -> mx.array | str:
+    if window_size is not None and before + n > window_size:
+        return create_causal_mask(n, before, window_size=window_size)
+    return create_causal_mask(n, before) if return_array else "causal"
