@@ -1,0 +1,69 @@
+"""`lem`: the commands, and what their exits mean.
+
+Exit codes: 0 done, 1 expected failure, 2 usage, 3 stopped by a gate or a fuse under its bar, 130
+interrupted. No traceback for anything a user can cause.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import LemError
+from . import fuse, plan, tiny, train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Teach a language model in layers: train, verify and fuse a curriculum of LoRA phases.",
+)
+app.command("train", no_args_is_help=True)(train.command)
+app.command("plan", no_args_is_help=True)(plan.command)
+app.command("fuse", no_args_is_help=True)(fuse.command)
+app.command("tiny", no_args_is_help=True)(tiny.command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Teach a language model in layers."""
+
+
+def run() -> None:
+    """Entry point: errors that a user can cause become one message and an exit code."""
+    # transformers advises to install PyTorch; lem needs its tokenizers only.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(standalone_mode=True)
+    except LemError as error:
+        print(f"lem: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "lem: interrupted; the same command goes on from the last finished phase",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"lem: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

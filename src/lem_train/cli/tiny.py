@@ -1,0 +1,25 @@
+"""`lem tiny`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
+    arch: Annotated[
+        Literal["gemma3", "llama", "qwen3", "mistral"], typer.Option(help="Architecture.")
+    ] = "gemma3",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
+) -> None:
+    """Write a tiny random model with tokenizer and chat template, to try things on.
+
+    Example: lem tiny models/tiny --arch llama
+    """
+    from ..weights.tiny import build_tiny
+
+    build_tiny(out, arch, seed)
+    typer.echo(f"{out}: a random {arch} of under a million parameters")

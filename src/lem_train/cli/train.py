@@ -1,0 +1,48 @@
+"""`lem train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CurriculumArgument = Annotated[
+    Path, typer.Argument(metavar="CURRICULUM", help="The curriculum's YAML file.")
+]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="Run folder [default: runs/<name>].")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. defaults.lora.rank=8."),
+]
+
+
+def command(
+    curriculum: CurriculumArgument,
+    run: RunOption = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="PHASE", help="Stop after this phase.")
+    ] = None,
+    set_: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
+) -> None:
+    """Train a curriculum's phases, verify and fuse each, and reuse those that still stand.
+
+    Example: lem train curricula/smoke.yaml --until zen
+    """
+    from rich.console import Console
+
+    from ..curriculum.load import load_curriculum
+    from ..report.live import choose_view
+    from ..run.runner import train_curriculum
+
+    loaded = load_curriculum(curriculum, set_ or [])
+    with choose_view(Console(), as_json) as view:
+        train_curriculum(loaded, run or default_run(loaded.name), view, until)
+
+
+def default_run(name: str) -> Path:
+    """Where a curriculum of this name trains, below the working folder."""
+    return Path("runs", name)

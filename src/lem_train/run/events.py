@@ -1,0 +1,74 @@
+"""What happens during a run, as a stream: the live view, plain lines and JSON all read this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..train.metrics import TrainMetrics, ValMetrics
+from .plan import PhasePlan
+from .records import PhaseRecord
+
+
+@dataclass(frozen=True)
+class RunPlanned:
+    """The run is about to start; nothing was loaded yet."""
+
+    name: str
+    run: Path
+    plans: tuple[PhasePlan, ...]
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase's rows are tokenised and its model is loaded."""
+
+    plan: PhasePlan
+    rows: int
+    updates: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a phase that takes time and has no iterations: loading, fusing, verifying."""
+
+    phase: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An iteration."""
+
+    phase: str
+    metrics: TrainMetrics
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A pass over the validation set."""
+
+    phase: str
+    metrics: ValMetrics
+
+
+@dataclass(frozen=True)
+class PhaseFinished:
+    """A phase is fused, verified and recorded."""
+
+    record: PhaseRecord
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """Every phase asked for is done. `trained` counts those that had to run."""
+
+    run: Path
+    trained: int
+    seconds: float
+
+
+Event = RunPlanned | PhaseStarted | Stage | Trained | Validated | PhaseFinished | RunFinished
+OnEvent = Callable[[Event], None]

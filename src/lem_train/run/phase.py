@@ -1,0 +1,243 @@
+"""One phase from rows to verified weights: the only place that knows both training and weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..curriculum.schema import FuseConfig, PhaseConfig
+from ..data.jsonl import PhaseData
+from ..data.kernel import Kernel, wrap
+from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
+from ..errors import DataError
+from ..files import fresh_folder, move_folder
+from ..hashing import sha256_file
+from ..train.evaluate import held_out_logits
+from ..train.loop import count_updates, phase_logits, train
+from ..train.lora import Adapters, add_adapters, save_adapter
+from ..train.metrics import TrainMetrics, ValMetrics
+from ..weights.base import Base
+from ..weights.io import load_model
+from ..weights.lineage import Delta, measure_fused, read_delta, write_fused
+from ..weights.survival import overall
+from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
+from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Stage, Trained, Validated
+from .plan import PhasePlan
+from .records import Losses, PhaseRecord, RowCounts, installed_versions
+from .store import begin_phase, write_phase
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A phase's splits, ready to train."""
+
+    train: Tokenized
+    valid: Tokenized
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a phase builds on: the base, the adapters before it, and the folder that holds their
+    sum (the base itself for the first phase)."""
+
+    base: Base
+    deltas: tuple[Delta, ...]
+    weights: Path
+    dtype: str
+    seed: int
+
+
+def prepare_rows(
+    phase: PhaseConfig, data: PhaseData, kernel: Kernel | None, chat: ChatTokenizer
+) -> Rows:
+    """Wrap and tokenise a phase's rows. Raises DataError with every row that cannot be used."""
+    splits = []
+    for name, conversations in (("train", data.train), ("valid", data.valid)):
+        wrapped = [wrap(conversation, phase.wrap, kernel) for conversation in conversations]
+        split = tokenize_split(
+            wrapped,
+            chat,
+            max_tokens=phase.max_tokens,
+            overlong=phase.overlong,
+            loss_on=phase.loss_on,
+        )
+        if not split.examples:
+            raise DataError(
+                f"phase {phase.name}: expected {name} rows of at most {phase.max_tokens} tokens, "
+                f"and all {len(conversations)} are longer; raise max_tokens"
+            )
+        splits.append(split)
+    return Rows(*splits)
+
+
+def run_phase(
+    plan: PhasePlan, rows: Rows, lineage: Lineage, bar: FuseConfig, emit: OnEvent
+) -> tuple[PhaseRecord, Delta]:
+    """Train, fuse, verify and record a phase in its folder.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite.
+        GateError: the fuse is under its bar. The adapter and metrics stay; nothing is handed on.
+    """
+    start = time.perf_counter()
+    phase = plan.config
+    folder = begin_phase(plan.folder)
+    model, adapters = _load_adapted(plan, rows, lineage, emit)
+    metrics = _train(model, rows, plan, lineage.seed, emit)
+    save_adapter(model, adapters, folder / "adapter")
+    logits = _held_out(model, rows, phase)
+    del model
+    mx.clear_cache()
+    delta = read_delta(folder / "adapter")
+    fuse_receipt = _fuse(plan, (*lineage.deltas, delta), lineage, logits, rows, bar, emit)
+    record = PhaseRecord(
+        index=plan.index,
+        name=phase.name,
+        fingerprint=plan.fingerprint,
+        inputs=plan.inputs,
+        iterations=phase.iterations,
+        updates=count_updates(phase),
+        train=_counts(rows.train),
+        valid=_counts(rows.valid),
+        losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
+        receipt=fuse_receipt,
+        adapter=_hashes(folder / "adapter"),
+        fused=_hashes(folder / "fused"),
+        seconds=time.perf_counter() - start,
+        peak_memory=max(m.peak_memory for m in metrics if isinstance(m, TrainMetrics)),
+        device=str(mx.default_device()),
+        versions=installed_versions(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_phase(folder, record)
+    emit(PhaseFinished(record))
+    return record, delta
+
+
+def rebuild_fused(plan: PhasePlan, lineage: Lineage) -> None:
+    """Write a finished phase's fused weights again, from the base and `lineage.deltas`."""
+    partial = fresh_folder(plan.folder / "fused.partial")
+    write_fused(lineage.base, lineage.deltas, partial, lineage.dtype, lineage.seed)
+    move_folder(partial, plan.folder / "fused")
+
+
+def _load_adapted(
+    plan: PhasePlan, rows: Rows, lineage: Lineage, emit: OnEvent
+) -> tuple[nn.Module, Adapters]:
+    phase = plan.config
+    emit(Stage(phase.name, "loading"))
+    model = load_model(lineage.weights)
+    adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
+    trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
+    emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
+    return model, adapters
+
+
+def _train(
+    model: nn.Module, rows: Rows, plan: PhasePlan, seed: int, emit: OnEvent
+) -> list[TrainMetrics | ValMetrics]:
+    name = plan.config.name
+    seen: list[TrainMetrics | ValMetrics] = []
+    with (plan.folder / "metrics.jsonl").open("w") as file:
+        for metrics in train(model, rows.train.examples, rows.valid.examples, plan.config, seed):
+            seen.append(metrics)
+            file.write(json.dumps(_flat(metrics)) + "\n")
+            file.flush()
+            emit(_event(name, metrics))
+    return seen
+
+
+def _fuse(
+    plan: PhasePlan,
+    deltas: Sequence[Delta],
+    lineage: Lineage,
+    reference: mx.array,
+    rows: Rows,
+    bar: FuseConfig,
+    emit: OnEvent,
+) -> FuseReceipt:
+    name, folder = plan.config.name, plan.folder
+    emit(Stage(name, "fusing"))
+    partial = fresh_folder(folder / "fused.partial")
+    survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)
+    emit(Stage(name, "verifying"))
+    fused = load_model(partial)
+    logits = _held_out(fused, rows, plan.config)
+    del fused
+    mx.clear_cache()
+    result = receipt(survivals, lineage.dtype, reference, logits)
+    if found := shortfalls(result, bar):
+        raise refuse(name, found, _alternatives(lineage, deltas))
+    move_folder(partial, folder / "fused")
+    return result
+
+
+def _held_out(model: nn.Module, rows: Rows, phase: PhaseConfig) -> mx.array:
+    logits = phase_logits(model, rows.train.examples, rows.valid.examples, phase)
+    return held_out_logits(model, logits, rows.valid.examples, phase.batch.size)
+
+
+def _alternatives(lineage: Lineage, deltas: Sequence[Delta]) -> dict[str, float | None]:
+    others = {"bfloat16", "float32"} - {lineage.dtype}
+    return {
+        dtype: overall(measure_fused(lineage.base, deltas, dtype, lineage.seed)).retained
+        for dtype in sorted(others)
+    }
+
+
+def _event(phase: str, metrics: TrainMetrics | ValMetrics) -> Event:
+    if isinstance(metrics, TrainMetrics):
+        return Trained(phase, metrics)
+    return Validated(phase, metrics)
+
+
+def _flat(metrics: TrainMetrics | ValMetrics) -> dict[str, object]:
+    return {key: value for key, value in asdict(metrics).items() if value is not None}
+
+
+def _losses(metrics: Sequence[TrainMetrics | ValMetrics], epoch: int) -> Losses:
+    """`epoch`: iterations in which every row is seen once. Two whole epochs hold the same rows,
+    so that their losses compare; a shorter phase compares its first and last quarter."""
+    steps = [m for m in metrics if isinstance(m, TrainMetrics)]
+    passes = [m for m in metrics if isinstance(m, ValMetrics)]
+    epochs = len(steps) // epoch
+    first = steps[:epoch] if epochs >= 2 else steps[: max(1, len(steps) // 4)]
+    last = (
+        steps[(epochs - 1) * epoch : epochs * epoch]
+        if epochs >= 2
+        else steps[-max(1, len(steps) // 4) :]
+    )
+    return Losses(
+        train_start=_mean_loss(first),
+        train_end=_mean_loss(last),
+        val_start=passes[0].val_loss,
+        val_end=passes[-1].val_loss,
+    )
+
+
+def _mean_loss(steps: Sequence[TrainMetrics]) -> float:
+    supervised = sum(step.supervised for step in steps)
+    return sum(step.loss * step.supervised for step in steps) / supervised
+
+
+def _counts(split: Tokenized) -> RowCounts:
+    return RowCounts(
+        rows=len(split.examples),
+        dropped=len(split.dropped),
+        trimmed=len(split.trimmed),
+        tokens=sum(len(example) for example in split.examples),
+        supervised=sum(int(example.loss_mask.sum()) for example in split.examples),
+    )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}

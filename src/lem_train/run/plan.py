@@ -1,0 +1,130 @@
+"""What a run would do, and why: pure comparison of a curriculum with the records on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..curriculum.schema import Curriculum, FuseConfig, PhaseConfig
+from ..errors import ConfigError
+from ..hashing import sha256_json
+from ..weights.verify import shortfalls
+from .records import TRAINER_VERSION, PhaseInputs, PhaseRecord
+from .store import phase_folder, read_phase
+
+Action = Literal["train", "reuse"]
+
+# Settings that change what is shown or refused, not what is learned.
+_WITHOUT_EFFECT = {"data", "evaluate_every", "gradient_checkpointing"}
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase: what happens to it, and why."""
+
+    index: int
+    config: PhaseConfig
+    folder: Path
+    inputs: PhaseInputs
+    fingerprint: str
+    action: Action
+    reason: str
+
+
+def plan_phases(
+    curriculum: Curriculum,
+    run: Path,
+    base: dict[str, Any],
+    kernel_sha256: str | None,
+    data_sha256: Sequence[str],
+) -> tuple[PhasePlan, ...]:
+    """Decide for every phase whether its record still stands.
+
+    The fingerprints are chained: what changes a phase changes all that follow it.
+
+    Args:
+        base: identity of the base model (see `base_identity`).
+        kernel_sha256: of the kernel files; None where the curriculum has none.
+        data_sha256: of each phase's data.
+    """
+    parent = sha256_json(
+        {
+            "base": base,
+            "seed": curriculum.seed,
+            "dtype": curriculum.fuse.dtype,
+            "trainer": TRAINER_VERSION,
+        }
+    )
+    plans: list[PhasePlan] = []
+    rerun: str | None = None
+    for index, phase in enumerate(curriculum.phases):
+        inputs = PhaseInputs(
+            parent=parent,
+            settings=phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+            kernel=kernel_sha256 if phase.wrap != "none" else None,
+            data=data_sha256[index],
+        )
+        parent = sha256_json(inputs.model_dump())
+        folder = phase_folder(run, index, phase.name)
+        action, reason = _decide(read_phase(folder), inputs, parent, rerun, curriculum.fuse)
+        if action == "train" and rerun is None:
+            rerun = phase.name
+        plans.append(PhasePlan(index, phase, folder, inputs, parent, action, reason))
+    return tuple(plans)
+
+
+def until(plans: Sequence[PhasePlan], name: str | None) -> tuple[PhasePlan, ...]:
+    """The plans up to and with phase `name`; all of them for None."""
+    if name is None:
+        return tuple(plans)
+    names = [plan.config.name for plan in plans]
+    if name not in names:
+        raise ConfigError(f"--until: expected a phase ({', '.join(names)}), got {name}")
+    return tuple(plans[: names.index(name) + 1])
+
+
+def _decide(
+    record: PhaseRecord | None,
+    inputs: PhaseInputs,
+    fingerprint: str,
+    rerun: str | None,
+    bar: FuseConfig,
+) -> tuple[Action, str]:
+    if record is None:
+        return "train", "not trained yet"
+    changes = _changes(record.inputs, inputs)
+    if changes:
+        return "train", "; ".join(changes)
+    if rerun is not None:
+        return "train", f"builds on {rerun}, which is trained anew"
+    if record.fingerprint != fingerprint:
+        return "train", "the base, the seed or the trainer changed"
+    if under := shortfalls(record.receipt, bar):
+        return "train", f"its fuse is under the bar: {under[0]}"
+    return "reuse", "unchanged"
+
+
+def _changes(before: PhaseInputs, now: PhaseInputs) -> list[str]:
+    """What differs in the phase itself, in a user's words."""
+    found = []
+    old, new = _flat(before.settings), _flat(now.settings)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            found.append(f"{key} {old.get(key)} → {new.get(key)}")
+    if before.data != now.data:
+        found.append("its data changed")
+    if before.kernel != now.kernel and before.settings.get("wrap") == now.settings.get("wrap"):
+        found.append("the kernel changed")
+    return found
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,231 @@
+"""`lem plan`: what would run, on which rows, at what cost. Writes nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
+from ..data.jsonl import PhaseData
+from ..data.tokenize import Tokenized
+from ..errors import DataError, WeightsError
+from ..weights.folder import Config, read_config, tensor_specs
+from .estimate import Cost, estimate, measured_rate, read_shape
+from .plan import PhasePlan
+from .runner import Prepared, prepare, read_all
+from .store import read_phase
+
+_NO_LIMIT = 1 << 30
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Token counts of a split, before anything is left out."""
+
+    lengths: tuple[int, ...]
+    supervised: int
+    overlong: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One phase. `cost` and `seconds` are estimates; None where the base is not at hand."""
+
+    plan: PhasePlan
+    train: Split
+    valid: Split
+    prefix: int
+    updates: int
+    cost: Cost | None
+    seconds: float | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunPreview:
+    """The whole curriculum. `notes` say what could not be known here and what stood in for it."""
+
+    name: str
+    run: Path
+    phases: tuple[Preview, ...]
+    disk: int | None
+    notes: tuple[str, ...]
+
+
+def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
+    """Look at everything `lem train` would, short of loading weights.
+
+    Raises:
+        DataError: rows that would stop the run for another reason than their length.
+    """
+    from ..weights.io import load_chat_tokenizer
+
+    prepared = prepare(curriculum, run, online=False)
+    data = read_all(curriculum.phases)
+    notes: list[str] = []
+    with _tokenizer_folder(curriculum.base, prepared, run, notes) as (folder, stands_in):
+        chat = load_chat_tokenizer(folder)
+        splits = _tokenize(prepared, data, chat)
+        config = None if stands_in else read_config(folder)
+        weight_bytes = None if stands_in else _weight_bytes(folder)
+    rate = None if config is None else measured_rate()
+    phases = _corrected(
+        [
+            _preview(plan, *splits[plan.config.name], curriculum, config, weight_bytes, rate)
+            for plan in prepared.plans
+        ]
+    )
+    return RunPreview(curriculum.name, run, tuple(phases), _disk(curriculum, phases), tuple(notes))
+
+
+def _tokenize(
+    prepared: Prepared, data: dict[str, PhaseData], chat: object
+) -> dict[str, tuple[Tokenized, Tokenized]]:
+    from .phase import prepare_rows
+
+    splits, problems = {}, []
+    for plan in prepared.plans:
+        name = plan.config.name
+        unlimited = plan.config.model_copy(update={"max_tokens": _NO_LIMIT, "overlong": "drop"})
+        try:
+            rows = prepare_rows(unlimited, data[name], prepared.kernel, chat)  # type: ignore[arg-type]
+            splits[name] = (rows.train, rows.valid)
+        except DataError as error:
+            problems.append(f"phase {name}: {error}")
+    if problems:
+        raise DataError("\n".join(problems))
+    return splits
+
+
+def _preview(
+    plan: PhasePlan,
+    train: Tokenized,
+    valid: Tokenized,
+    curriculum: Curriculum,
+    config: Config | None,
+    weight_bytes: int | None,
+    rate: float | None,
+) -> Preview:
+    from ..train.loop import count_updates, shared_prefix
+
+    phase = plan.config
+    rows, held_out = _split(train, phase), _split(valid, phase)
+    prefix = shared_prefix(train.examples, valid.examples, phase)
+    cost = seconds = None
+    if config is not None and rate is not None:
+        shape = read_shape(config)
+        size = _DTYPE_BYTES.get(_dtype(curriculum, config), 2)
+        fitting = [n for n in rows.lengths if n <= phase.max_tokens] or [phase.max_tokens]
+        cost = estimate(
+            shape,
+            phase,
+            weight_bytes or shape.parameters * size,
+            size,
+            float(np.mean(fitting)),
+            max(fitting),
+            rows.supervised / sum(rows.lengths),
+            prefix,
+        )
+        seconds = cost.operations / rate
+    return Preview(
+        plan,
+        rows,
+        held_out,
+        prefix,
+        count_updates(phase),
+        cost,
+        seconds,
+        tuple(_warnings(phase, rows, held_out, count_updates(phase))),
+    )
+
+
+def _split(split: Tokenized, phase: PhaseConfig) -> Split:
+    lengths = tuple(len(example) for example in split.examples)
+    supervised = sum(int(example.loss_mask.sum()) for example in split.examples)
+    longer = tuple((e.source, len(e)) for e in split.examples if len(e) > phase.max_tokens)
+    return Split(lengths, supervised, longer)
+
+
+def _warnings(phase: PhaseConfig, train: Split, valid: Split, updates: int) -> Iterator[str]:
+    warmup = phase.optimizer.warmup_updates
+    if warmup >= updates:
+        yield (
+            f"the warm-up ({warmup} updates) does not end within the phase ({updates} updates): "
+            f"the learning rate stays below {phase.optimizer.learning_rate:g}"
+        )
+    for name, split in (("train", train), ("valid", valid)):
+        if split.overlong:
+            effect = {"stop": "the run would stop", "drop": "left out", "trim_prompt": "trimmed"}
+            yield (
+                f"{len(split.overlong)} {name} row(s) over {phase.max_tokens} tokens "
+                f"({effect[phase.overlong]}): "
+                + ", ".join(f"{place} has {length}" for place, length in split.overlong[:5])
+            )
+    seen = phase.iterations * phase.batch.size
+    if seen < len(train.lengths):
+        yield f"{seen} of {len(train.lengths)} rows are seen: iterations end before the first epoch"
+
+
+@contextmanager
+def _tokenizer_folder(
+    base: BaseConfig, prepared: Prepared, run: Path, notes: list[str]
+) -> Iterator[tuple[Path, bool]]:
+    """A folder with the base's tokenizer and config, and whether a tiny one stands in for it."""
+    from ..weights.tiny import build_tiny
+
+    if base.path is not None:
+        yield base.path, False
+        return
+    if base.repo is not None:
+        from ..weights import hub
+
+        try:
+            yield hub.download_tokenizer(base.repo, prepared.base["commit"]), False
+            return
+        except WeightsError as error:
+            notes.append(f"{error}; tokens are counted with the tiny tokenizer instead")
+    with tempfile.TemporaryDirectory(prefix="lem-plan-") as folder:
+        build_tiny(Path(folder), base.tiny or "gemma3", base.seed)
+        yield Path(folder), base.tiny is None
+
+
+def _weight_bytes(folder: Path) -> int | None:
+    try:
+        return sum(spec.nbytes for spec in tensor_specs(folder))
+    except WeightsError:  # a tokenizer's folder holds no weights
+        return None
+
+
+def _dtype(curriculum: Curriculum, config: Config) -> str:
+    if curriculum.fuse.dtype != "auto":
+        return curriculum.fuse.dtype
+    base = config.get("dtype") or config.get("torch_dtype")
+    return "float32" if base == "float32" and "quantization" not in config else "bfloat16"
+
+
+def _corrected(phases: list[Preview]) -> list[Preview]:
+    """Times held against what phases of this run have taken here, where some have run."""
+    ratios = [
+        record.seconds / preview.seconds
+        for preview in phases
+        if preview.seconds and (record := read_phase(preview.plan.folder)) is not None
+    ]
+    if not ratios:
+        return phases
+    factor = float(np.median(ratios))
+    return [replace(p, seconds=p.seconds and p.seconds * factor) for p in phases]
+
+
+def _disk(curriculum: Curriculum, phases: list[Preview]) -> int | None:
+    costs = [preview.cost for preview in phases if preview.cost is not None]
+    if not costs:
+        return None
+    # While a phase is fused, its own weights and its parent's are both there.
+    folders = len(costs) if curriculum.fuse.keep == "all" else min(2, len(costs))
+    return folders * costs[0].fused_bytes + sum(cost.adapter_bytes for cost in costs)

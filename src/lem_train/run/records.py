@@ -1,0 +1,120 @@
+"""What a run leaves behind: one record for the run and one for each finished phase, as JSON."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ..weights.verify import FuseReceipt
+
+RECORD_VERSION = 1
+
+# Part of every fingerprint. Raise it when a change makes the same inputs train to other weights.
+TRAINER_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Versions(_Record):
+    """The software that a phase was trained with."""
+
+    lem_train: str
+    mlx: str
+    mlx_lm: str
+    python: str
+    platform: str
+
+
+class PhaseInputs(_Record):
+    """All that a phase's weights depend on; the fingerprint is their hash.
+
+    `parent` is the fingerprint of the phase before, or of the base and the run's own settings.
+    """
+
+    parent: str
+    settings: dict[str, Any]
+    kernel: str | None
+    data: str
+
+
+class RowCounts(_Record):
+    """Rows and tokens of one split as trained: after `overlong`, before padding."""
+
+    rows: int
+    dropped: int
+    trimmed: int
+    tokens: int
+    supervised: int
+
+
+class Losses(_Record):
+    """Mean nats a supervised token. `train_start` and `train_end`: over the first and the last
+    whole epoch, or quarter of a phase under two epochs; `val_start` and `val_end`: over the whole
+    validation set."""
+
+    train_start: float
+    train_end: float
+    val_start: float
+    val_end: float
+
+
+class PhaseRecord(_Record):
+    """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
+
+    `adapter` and `fused`: sha256 by file name; `fused` is empty where `keep` let it go.
+    """
+
+    record_version: int = RECORD_VERSION
+    index: int
+    name: str
+    fingerprint: str
+    inputs: PhaseInputs
+    iterations: int
+    updates: int
+    train: RowCounts
+    valid: RowCounts
+    losses: Losses
+    receipt: FuseReceipt
+    adapter: dict[str, str]
+    fused: dict[str, str]
+    seconds: float
+    peak_memory: int
+    device: str
+    versions: Versions
+    finished_at: str
+
+
+class BaseFile(_Record):
+    """A base file's content, and the file state in which it was hashed."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class RunRecord(_Record):
+    """The run as a whole: what it starts from."""
+
+    record_version: int = RECORD_VERSION
+    name: str
+    base: dict[str, Any]
+    base_files: dict[str, BaseFile] = {}
+    dtype: str
+    seed: int
+    curriculum: dict[str, Any]
+
+
+def installed_versions() -> Versions:
+    """The versions at work here."""
+    return Versions(
+        lem_train=version("lem-train"),
+        mlx=version("mlx"),
+        mlx_lm=version("mlx-lm"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+    )

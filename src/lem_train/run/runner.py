@@ -1,0 +1,142 @@
+"""Walk a curriculum: plan it, train what has to be trained, reuse the rest."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..curriculum.schema import Curriculum, PhaseConfig
+from ..data.jsonl import PhaseData, data_sha256, read_phase_data
+from ..data.kernel import Kernel, load_kernel
+from ..errors import DataError
+from .base import base_folder, base_identity
+from .events import OnEvent, RunFinished, RunPlanned
+from .plan import PhasePlan, plan_phases, until
+from .records import BaseFile, RunRecord
+from .store import read_run, write_run, writing
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A curriculum held against a run folder: what would happen, and what was read to know it."""
+
+    plans: tuple[PhasePlan, ...]
+    kernel: Kernel | None
+    base: dict[str, Any]
+    base_files: dict[str, BaseFile]
+
+
+def prepare(curriculum: Curriculum, run: Path, online: bool) -> Prepared:
+    """Read records, kernel and the data files' hashes, and plan every phase. Writes nothing.
+
+    Raises:
+        DataError, WeightsError, RunError: a file that is missing or cannot be read.
+    """
+    record = read_run(run)
+    identity, files = base_identity(curriculum.base, record.base_files if record else {}, online)
+    kernel = load_kernel(curriculum.kernel) if curriculum.kernel else None
+    hashes = [data_sha256(phase.data) for phase in curriculum.phases]
+    plans = plan_phases(curriculum, run, identity, kernel.sha256 if kernel else None, hashes)
+    return Prepared(plans, kernel, identity, files)
+
+
+def train_curriculum(
+    curriculum: Curriculum, run: Path, emit: OnEvent, until_phase: str | None = None
+) -> None:
+    """Train what the records don't cover, phase by phase; see `run_phase` for each.
+
+    Everything that can be wrong with the rows is found before a model is loaded.
+    """
+    start = time.perf_counter()
+    prepared = prepare(curriculum, run, online=True)
+    plans = until(prepared.plans, until_phase)
+    emit(RunPlanned(curriculum.name, run, plans))
+    trained = sum(plan.action == "train" for plan in plans)
+    if trained:
+        data = read_all([plan.config for plan in plans if plan.action == "train"])
+        with writing(run):
+            _train_phases(curriculum, run, prepared, plans, data, emit)
+    emit(RunFinished(run, trained, time.perf_counter() - start))
+
+
+def read_all(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
+    """The rows of several phases by phase name, or every problem in any of them at once."""
+    data: dict[str, PhaseData] = {}
+    problems = []
+    for phase in phases:
+        try:
+            data[phase.name] = read_phase_data(phase.data)
+        except DataError as error:
+            problems.append(f"phase {phase.name}: {error}")
+    if problems:
+        raise DataError("\n".join(problems))
+    return data
+
+
+def _train_phases(
+    curriculum: Curriculum,
+    run: Path,
+    prepared: Prepared,
+    plans: Sequence[PhasePlan],
+    data: dict[str, PhaseData],
+    emit: OnEvent,
+) -> None:
+    # MLX and transformers take a second to import: a run with nothing to do never gets here.
+    from ..weights.base import open_base
+    from ..weights.io import load_chat_tokenizer
+    from ..weights.lineage import Delta, hand_over_dtype, read_delta
+    from .phase import Lineage, prepare_rows, rebuild_fused, run_phase
+
+    folder = base_folder(curriculum.base, prepared.base, run)
+    chat = load_chat_tokenizer(folder)
+    rows, problems = {}, []
+    for plan in plans:
+        if plan.action == "train":
+            name = plan.config.name
+            try:
+                rows[name] = prepare_rows(plan.config, data[name], prepared.kernel, chat)
+            except DataError as error:
+                problems.append(f"phase {name}: {error}")
+    if problems:
+        raise DataError("\n".join(problems))
+
+    base = open_base(folder)
+    dtype = hand_over_dtype(base, curriculum.fuse.dtype)
+    write_run(run, _run_record(curriculum, prepared, dtype))
+    deltas: tuple[Delta, ...] = ()
+    previous: PhasePlan | None = None
+    for plan in plans:
+        if plan.action == "reuse":
+            deltas = (*deltas, read_delta(plan.folder / "adapter"))
+        else:
+            if previous is not None and not (previous.folder / "fused").exists():
+                rebuild_fused(previous, Lineage(base, deltas, folder, dtype, curriculum.seed))
+            weights = previous.folder / "fused" if previous else folder
+            lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
+            _, delta = run_phase(plan, rows[plan.config.name], lineage, curriculum.fuse, emit)
+            deltas = (*deltas, delta)
+            if curriculum.fuse.keep != "all":
+                _let_go(previous)  # the next phase stands; base and adapters can rebuild this one
+        previous = plan
+    if curriculum.fuse.keep == "none":
+        _let_go(previous)
+
+
+def _let_go(plan: PhasePlan | None) -> None:
+    if plan is not None:
+        shutil.rmtree(plan.folder / "fused", ignore_errors=True)
+
+
+def _run_record(curriculum: Curriculum, prepared: Prepared, dtype: str) -> RunRecord:
+    return RunRecord(
+        name=curriculum.name,
+        base=prepared.base,
+        base_files=prepared.base_files,
+        dtype=dtype,
+        seed=curriculum.seed,
+        curriculum=curriculum.model_dump(mode="json"),
+    )
