@@ -1,0 +1,116 @@
+"""The model card: records → text. Writes nothing; every number comes from a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..run.fuse import Fused
+from ..run.records import PhaseRecord
+
+_HEAD = """\
+---
+library_name: mlx
+pipeline_tag: text-generation
+tags:
+- lem
+- lora
+- curriculum
+{base_model}---
+
+# {title}
+
+{name}, trained in {count} phase{s} with lem {version}. Each phase is a LoRA taught on top of the
+ones before. These weights are base + Σ deltas, summed in float32 and rounded once to
+{dtype}{packed}.
+
+- base: {base}
+- seed: {seed}
+- retained: {retained:.4f} of the summed delta stands in these weights (1 is all of it); the
+  rounding error is {noise:.3g} times the delta
+{warning}
+## Lineage
+
+{table}
+
+`retained` and `KL` are from the receipt of each phase's own fuse: its share of the phase's delta,
+and the mean divergence (nats a token) from the adapter-loaded model on held-out rows.
+
+| phase | rows sha256 | kernel sha256 | adapter sha256 |
+|---|---|---|---|
+{hashes}
+
+## Limits
+
+Losses are of the phases' own rows and validation rows, not of conduct in the world. The base
+model's licence and limits apply. The kernel text that wrapped training rows does not belong into
+prompts at use.
+"""
+
+_LEAST_RETAINED = 0.95
+
+
+def model_card(fused: Fused) -> str:
+    """The README.md of a fused model."""
+    survival = fused.survival
+    retained = survival.retained_total or 0.0
+    complete = len(fused.phases) == len(fused.all_phases)
+    return _HEAD.format(
+        base_model=_front_matter(fused.run.base),
+        title=fused.run.name if complete else f"{fused.run.name} after {fused.phases[-1].name}",
+        name=fused.run.name,
+        count=len(fused.phases),
+        s="" if len(fused.phases) == 1 else "s",
+        version=fused.phases[-1].versions.lem_train,
+        dtype=fused.dtype,
+        packed=f", then packed to {fused.bits} bits" if fused.bits else "",
+        base=_base(fused.run.base),
+        seed=fused.run.seed,
+        retained=retained,
+        noise=survival.noise or 0.0,
+        warning=_warning(retained),
+        table=_table(fused.phases),
+        hashes="\n".join(_hash_row(record) for record in fused.phases),
+    )
+
+
+def _front_matter(base: dict[str, Any]) -> str:
+    return f"base_model: {base['repo']}\n" if "repo" in base else ""
+
+
+def _base(base: dict[str, Any]) -> str:
+    if "repo" in base:
+        return f"{base['repo']} at {base['commit']}"
+    if "tiny" in base:
+        return f"a tiny random {base['tiny']}, seed {base['seed']}: for tests, not for use"
+    return f"a local folder; config.json sha256 {base['files'].get('config.json', '?')[:16]}"
+
+
+def _warning(retained: float) -> str:
+    if retained >= _LEAST_RETAINED:
+        return ""
+    return (
+        f"\n**Most of what the curriculum taught may be missing here:** only {retained:.0%} of the "
+        "summed delta survived the packing. Prefer more bits or an unpacked export.\n"
+    )
+
+
+def _table(phases: Sequence[PhaseRecord]) -> str:
+    head = "| phase | form | rows | iterations | training loss | validation loss | retained | KL |"
+    return "\n".join([head, "|---" * 8 + "|", *(_row(record) for record in phases)])
+
+
+def _row(record: PhaseRecord) -> str:
+    losses, receipt = record.losses, record.receipt
+    return (
+        f"| {record.name} | {record.inputs.settings['wrap']} | {record.train.rows} "
+        f"| {record.iterations} | {losses.train_start:.3f} → {losses.train_end:.3f} "
+        f"| {losses.val_start:.3f} → {losses.val_end:.3f} | {receipt.retained:.4f} "
+        f"| {receipt.mean_kl:.2g} |"
+    )
+
+
+def _hash_row(record: PhaseRecord) -> str:
+    kernel = (record.inputs.kernel or "–")[:16]
+    adapter = record.adapter.get("adapters.safetensors", "–")[:16]
+    return f"| {record.name} | {record.inputs.data[:16]} | {kernel} | {adapter} |"

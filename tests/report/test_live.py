@@ -1,0 +1,526 @@
+"""The three views of one made-up run: exact lines, parsed JSON, and screens of several widths."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lem_train.curriculum.schema import DataConfig, PhaseConfig
+from lem_train.report.live import (
+    JsonView,
+    LiveView,
+    PhaseState,
+    PlainView,
+    RunState,
+    Screen,
+    advance,
+    as_json_object,
+    choose_view,
+    close,
+    format_bytes,
+    format_loss,
+    format_seconds,
+    phase_seconds_left,
+    screen_lines,
+    seconds_left,
+    sparkline,
+    with_reused,
+)
+from lem_train.run.events import (
+    Event,
+    PhaseFinished,
+    PhaseStarted,
+    RunFinished,
+    RunPlanned,
+    Stage,
+    Trained,
+    Validated,
+)
+from lem_train.run.plan import Action, PhasePlan
+from lem_train.run.records import Losses, PhaseInputs, PhaseRecord, RowCounts, Versions
+from lem_train.run.store import write_phase
+from lem_train.train.metrics import TrainMetrics, ValMetrics
+from lem_train.weights.verify import FuseReceipt, ModuleReceipt
+
+INPUTS = PhaseInputs(parent="p", settings={}, kernel=None, data="d")
+COUNTS = RowCounts(rows=1, dropped=0, trimmed=0, tokens=1, supervised=1)
+VERSIONS = Versions(lem_train="0", mlx="0", mlx_lm="0", python="3", platform="x")
+NAMES = ("ethics", "zen", "ethics-final")
+
+
+def made_plan(
+    index: int, name: str, reason: str = "unchanged", run: Path = Path("runs/g")
+) -> PhasePlan:
+    files = DataConfig(train=(Path("t"),), valid=(Path("v"),))
+    config = PhaseConfig(name=name, wrap="none", data=files, iterations=10, evaluate_every=4)
+    action: Action = "reuse" if reason == "unchanged" else "train"
+    folder = run / f"{index + 1:02d}-{name}"
+    return PhasePlan(index, config, folder, INPUTS, f"f{index}", action, reason)
+
+
+def made_record(index: int, name: str) -> PhaseRecord:
+    return PhaseRecord(
+        index=index,
+        name=name,
+        fingerprint=f"f{index}",
+        inputs=INPUTS,
+        iterations=10,
+        updates=5,
+        train=COUNTS,
+        valid=COUNTS,
+        losses=Losses(train_start=2.9141, train_end=1.2034, val_start=2.8124, val_end=1.3152),
+        receipt=FuseReceipt(
+            "bfloat16", 0.99981, 0.9997, 0.01, 0.002, 0.3, 3.1e-4, 500,
+            (ModuleReceipt("layers.0", 0.9998, 0.01, 0.002),),
+        ),
+        adapter={},
+        fused={},
+        seconds=200.4,
+        peak_memory=4_200_000_000,
+        device="gpu",
+        versions=VERSIONS,
+        finished_at="now",
+    )  # fmt: skip
+
+
+PLANS = (
+    made_plan(0, "ethics"),
+    made_plan(1, "zen", "its data changed"),
+    made_plan(2, "ethics-final", "builds on zen, which is trained anew"),
+)
+PLANNED = RunPlanned("gemma", Path("runs/g"), PLANS)
+
+
+def training(name: str, until: int = 10) -> Iterator[Event]:
+    """As the loop reports: an update every second iteration, a validation every fourth."""
+    yield Validated(name, ValMetrics(0, 2.8124, 3.0))
+    for iteration in range(1, until + 1):
+        rate = 2e-5 if iteration % 2 == 0 else None
+        metrics = TrainMetrics(
+            iteration, 3 - 0.1 * iteration, 1500, 400, 1.5, 4_200_000_000, learning_rate=rate
+        )
+        yield Trained(name, metrics)
+        if iteration % 4 == 0 or iteration == 10:
+            yield Validated(name, ValMetrics(iteration, 2.8 - 0.1 * iteration, 3.0))
+
+
+def whole_phase(plan: PhasePlan) -> Iterator[Event]:
+    name = plan.config.name
+    yield Stage(name, "loading")
+    yield PhaseStarted(plan, 1200, 5, 1_234_567)
+    yield from training(name)
+    yield Stage(name, "fusing")
+    yield Stage(name, "verifying")
+    yield PhaseFinished(made_record(plan.index, name))
+
+
+def whole_run() -> list[Event]:
+    phases = [event for plan in PLANS[1:] for event in whole_phase(plan)]
+    return [PLANNED, *phases, RunFinished(Path("runs/g"), 2, 460.0)]
+
+
+ALL_REUSED: list[Event] = [
+    RunPlanned("smoke", Path("runs/s"), tuple(made_plan(i, f"phase{i}") for i in range(7))),
+    RunFinished(Path("runs/s"), 0, 0.1),
+]
+
+
+def ticking(step: float = 1.0) -> Callable[[], float]:
+    """A clock that goes on by `step` each time it is read."""
+    ticks = iter(range(1_000_000))
+    return lambda: step * next(ticks)
+
+
+def stand(events: list[Event], at: float = 0.0) -> RunState:
+    state = RunState()
+    for event in events:
+        state = advance(state, event, at)
+    return state
+
+
+def midway() -> list[Event]:
+    """The second phase done, the third at iteration 6 of 10."""
+    begun: list[Event] = [
+        Stage("ethics-final", "loading"),
+        PhaseStarted(PLANS[2], 1200, 5, 1_234_567),
+    ]
+    return [PLANNED, *whole_phase(PLANS[1]), *begun, *training("ethics-final", 6)]
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(width: int = 80, height: int = 30, **settings: Any) -> Console:
+    return Console(
+        file=FakeTerminal(), width=width, height=height, force_terminal=True, record=True,
+        legacy_windows=False, _environ={"TERM": "xterm"}, **settings,
+    )  # fmt: skip
+
+
+def drawn(state: RunState, now: float, width: int = 80, height: int = 30) -> list[str]:
+    console = terminal(width, height)
+    console.print(Screen(state, now))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+# ----------------------------------------------------------------------------------------- plain
+
+
+def plain(events: list[Event], step: float = 1.0, encoding: str = "utf-8") -> list[str]:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    with PlainView(Console(file=file, width=80), ticking(step)) as view:
+        for event in events:
+            view(event)
+    file.flush()
+    return raw.getvalue().decode(encoding).splitlines()
+
+
+def test_plain_lines_of_a_whole_run() -> None:
+    assert plain(whole_run())[:16] == [
+        "gemma: 2 phases to train, 1 to reuse, in runs/g",
+        "  ethics        reuse  unchanged",
+        "  zen           train  its data changed",
+        "  ethics-final  train  builds on zen, which is trained anew",
+        "zen: loading",
+        "zen: 1,200 rows, 10 iterations, 5 updates, 1,234,567 trainable parameters",
+        "zen   0/10  val 2.812",
+        "zen   2/10  loss 2.800  val 2.812  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 21 s left",
+        "zen   4/10  loss 2.600  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 15 s left",
+        "zen   6/10  loss 2.400  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 12 s left",
+        "zen   8/10  loss 2.200  val 2.000  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 6 s left",
+        "zen  10/10  loss 2.000  val 1.800  lr 2e-05  1,000 tokens/s  4.2 GB",
+        "zen: fusing",
+        "zen: verifying",
+        "zen: train loss 2.914 → 1.203, val loss 2.812 → 1.315, retained 0.9998, KL 3.1e-04, "
+        "3 min 20 s",
+        "ethics-final: loading",
+    ]
+    assert plain(whole_run())[-1] == "done: 2 phases trained, 1 reused, in 7 min 40 s; see runs/g"
+
+
+def test_plain_progress_keeps_its_pace() -> None:
+    """A fast run shows its validations only: at 0, 4, 8 and 10, in each of two phases."""
+    lines = [line for line in plain(whole_run(), step=0.01) if "  val " in line]
+    assert [line.split("/")[0][-2:].strip() for line in lines] == ["0", "4", "8", "10"] * 2
+
+
+def test_plain_lines_have_no_escape_codes_and_fit() -> None:
+    console = Console(file=FakeTerminal(), force_terminal=True, color_system="truecolor")
+    with PlainView(console, ticking()) as view:
+        for event in whole_run():
+            view(event)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in text
+    assert max(len(line) for line in text.splitlines()) <= 104
+
+
+def test_plain_wraps_a_long_reason() -> None:
+    reason = "; ".join(f"lora.rank{i} 8 → 16" for i in range(12))
+    lines = plain([replace(PLANNED, plans=(made_plan(0, "ethics", reason),))])
+    assert all(len(line) <= 100 for line in lines)
+    assert lines[2].startswith(" " * 17 + "lora.rank")
+
+
+def test_plain_nothing_to_do() -> None:
+    assert plain(ALL_REUSED) == ["nothing to do: all 7 phases of smoke are up to date"]
+
+
+def test_plain_in_ascii() -> None:
+    assert "loss 2.914 -> 1.203" in "\n".join(plain(whole_run(), encoding="ascii"))
+
+
+def test_plain_says_where_it_stopped() -> None:
+    file = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), PlainView(Console(file=file), ticking()) as view:
+        for event in midway():
+            view(event)
+        raise KeyboardInterrupt
+    assert file.getvalue().endswith("\nethics-final: stopped at 6/10\n")
+
+
+# ------------------------------------------------------------------------------------------ JSON
+
+
+def test_json_is_one_flat_object_a_line() -> None:
+    file = io.StringIO()
+    with JsonView(Console(file=file)) as view:
+        for event in whole_run():
+            view(event)
+    objects = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert len(objects) == len(whole_run())
+    assert objects[0]["run"] == "runs/g"
+    assert objects[0]["phases"][1] == {
+        "phase": "zen",
+        "index": 1,
+        "action": "train",
+        "reason": "its data changed",
+        "iterations": 10,
+        "fingerprint": "f1",
+        "folder": "runs/g/02-zen",
+    }
+    assert objects[-1] == {"event": "run_finished", "run": "runs/g", "trained": 2, "seconds": 460.0}
+    nested = [key for each in objects[1:] for key in each if isinstance(each[key], dict | list)]
+    assert nested == []
+
+
+def test_json_keys_are_stable() -> None:
+    keys: dict[str, set[str]] = {}
+    for event in whole_run():
+        found = as_json_object(event)
+        assert keys.setdefault(found["event"], set(found)) == set(found)
+    assert keys["trained"] == {
+        "event", "phase", "iteration", "loss", "tokens", "supervised", "seconds", "peak_memory",
+        "update", "learning_rate", "grad_norm",
+    }  # fmt: skip
+    assert keys["phase_finished"] == {
+        "event", "phase", "index", "fingerprint", "iterations", "updates", "train_loss_start",
+        "train_loss_end", "val_loss_start", "val_loss_end", "dtype", "retained", "retained_total",
+        "noise", "delta_ratio", "max_logit_diff", "mean_kl", "positions", "seconds", "peak_memory",
+    }  # fmt: skip
+
+
+def test_json_has_no_nan() -> None:
+    event = Validated("zen", ValMetrics(4, float("nan"), 1.0))
+    assert as_json_object(event)["val_loss"] is None
+
+
+# ----------------------------------------------------------------------------------------- state
+
+
+def test_state_of_a_run_midway() -> None:
+    state = stand(midway())
+    assert [phase.status for phase in state.phases] == ["reused", "done", "running"]
+    running = state.running
+    assert running is not None
+    assert (running.iteration, running.val_start, running.val_loss) == (6, 2.8124, 2.4)
+    assert running.learning_rate == 2e-5
+    assert running.tokens_per_second == pytest.approx(1000)
+
+
+def test_state_says_when_it_validates() -> None:
+    events = [PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), *training("zen", 4)]
+    seen = [stand(events[: count + 1]).phases[1].validating for count in range(1, len(events))]
+    #               start  val 0  1      2      3      4     val 4
+    assert seen == [True, False, False, False, False, True, False]
+
+
+def test_recent_metrics_are_bounded() -> None:
+    state = stand([PLANNED, *(event for _ in range(50) for event in training("zen"))])
+    assert len(state.phases[1].recent) == 40
+
+
+def test_time_left() -> None:
+    """1.5 s an iteration and 3 s a validation; those at 0, 4, 8 and 10."""
+    before = stand([PLANNED])
+    assert seconds_left(before) is None
+    state = stand([PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), *training("zen", 6)])
+    _, zen, waiting = state.phases
+    assert phase_seconds_left(state, zen) == pytest.approx(4 * 1.5 + 2 * 3)
+    assert phase_seconds_left(state, waiting) == pytest.approx(10 * 1.5 + 4 * 3)
+    assert seconds_left(state) == pytest.approx(12 + 27)
+
+
+def test_time_left_measures_a_phase_by_itself() -> None:
+    slow = [Trained("ethics-final", TrainMetrics(1, 2.0, 1500, 400, 10.0, 0))]
+    state = stand([PLANNED, *whole_phase(PLANS[1]), *slow])
+    assert phase_seconds_left(state, state.phases[2]) == pytest.approx(9 * 10.0)
+
+
+def test_closing_stops_the_running_phase() -> None:
+    state = close(stand(midway(), at=5.0), now=25.0)
+    assert [phase.status for phase in state.phases] == ["reused", "done", "stopped"]
+    assert state.phases[2].seconds == 20.0
+
+
+# ---------------------------------------------------------------------------------------- screen
+
+
+def test_screen_of_80_columns() -> None:
+    state = with_reused(stand(midway()), lambda name: made_record(0, name))
+    assert drawn(state, 65.0) == [
+        "gemma · 2 of 3 phases done · 1 min 05 s",
+        "",
+        "phase         state      iterations   loss       val loss  retained         time",
+        "ethics        ↺ reused           10  1.203  2.812 → 1.315    0.9998            –",
+        "zen           ✓ done             10  1.203  2.812 → 1.315    0.9998   3 min 20 s",
+        "ethics-final  ● running        6/10  2.400  2.812 → 2.400         –   1 min 05 s",
+        "",
+        "ethics-final  " + "━" * 31 + "─" * 21 + "   6/10   60 %",
+        "loss          2.400  █▇▅▄▂▁",
+        "speed         1,000 tokens/s · learning rate 2e-05 · memory peak 4.2 GB",
+        "left          ≈ 12 s for this phase · ≈ 12 s for the curriculum",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, "phase state iterations val loss retained"),
+        (80, "phase state iterations loss val loss retained time"),
+        (120, "phase state iterations loss val loss retained KL time"),
+    ],
+)
+def test_narrow_screens_drop_columns(width: int, columns: str) -> None:
+    lines = drawn(stand(midway()), 65.0, width)
+    assert " ".join(lines[2].split()) == columns
+    assert all(len(line) <= width for line in lines)
+    assert all(any(name in line for line in lines) for name in NAMES)
+
+
+def test_no_size_is_too_small() -> None:
+    plans = tuple(made_plan(i, f"{i}-{'long' * 9}", "not trained yet") for i in range(12))
+    events: list[list[Event]] = [[], [replace(PLANNED, plans=plans)], midway(), whole_run()]
+    for state in map(stand, events):
+        for width in (1, 2, 5, 11, 20, 37, 59, 200):
+            for height in (1, 5, 9, 40):
+                assert all(len(line) <= width for line in drawn(state, 1.0, width, height))
+
+
+def test_low_screen_shows_the_phase_at_work() -> None:
+    plans = tuple(made_plan(i, f"p{i}", "not trained yet") for i in range(12))
+    state = stand([replace(PLANNED, plans=plans), PhaseStarted(plans[0], 1, 1, 1)])
+    lines = drawn(state, 1.0, height=14)
+    assert len(lines) <= 13
+    assert any(line.startswith("p0  ") and "● running" in line for line in lines)
+    assert "… 8 phases not shown" in lines
+
+
+def test_stages_are_named() -> None:
+    state = stand([*midway(), Stage("ethics-final", "fusing")])
+    assert any(line.endswith("fusing …") for line in drawn(state, 1.0))
+
+
+def test_closed_screen_is_the_table() -> None:
+    lines = drawn(close(stand(midway()), 9.0), 9.0, height=4)
+    assert len(lines) == 6
+    assert "■ stopped" in lines[-1]
+
+
+def test_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR leaves bold and dim; words and glyphs carry the meaning."""
+    console = Console(
+        file=FakeTerminal(), width=80, force_terminal=True, color_system="standard",
+        _environ={"NO_COLOR": "1", "TERM": "xterm"},
+    )  # fmt: skip
+    console.print(Screen(stand(midway()), 1.0))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    codes = {code for part in text.split("\x1b[")[1:] for code in part.split("m")[0].split(";")}
+    assert codes <= {"0", "1", "2"}
+    assert "● running" in text
+
+
+# ------------------------------------------------------------------------------------------ live
+
+
+def test_live_view_leaves_the_table() -> None:
+    console = terminal()
+    with LiveView(console, ticking()) as view:
+        for event in whole_run():
+            view(event)
+    last = console.export_text().rstrip().splitlines()[-6:]
+    assert last[0].startswith("phase") or last[0] == ""
+    assert "done: 2 phases trained, 1 reused, in 7 min 40 s; see runs/g" in last[-1]
+    assert [line.split()[0] for line in last[-4:-1]] == list(NAMES)
+
+
+def test_live_view_reads_what_reused_phases_recorded(tmp_path: Path) -> None:
+    plan = made_plan(0, "ethics", run=tmp_path)
+    plan.folder.mkdir()
+    write_phase(plan.folder, made_record(0, "ethics"))
+    console = terminal()
+    with LiveView(console, ticking()) as view:
+        view(RunPlanned("gemma", tmp_path, (plan,)))
+        view(RunFinished(tmp_path, 0, 0.1))
+    text = console.export_text()
+    assert "2.812 → 1.315    0.9998" in text
+    assert "nothing to do: the one phase of gemma is up to date" in text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_live_view_closes_on_an_error(error: type[BaseException]) -> None:
+    console = terminal()
+    with pytest.raises(error), LiveView(console, ticking()) as view:
+        for event in midway():
+            view(event)
+        raise error
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")  # the cursor is back
+    assert "■ stopped" in text
+
+
+def test_live_view_is_silent_before_a_plan() -> None:
+    console = terminal()
+    with LiveView(console):
+        pass
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_choice_of_view() -> None:
+    forced = Console(file=io.StringIO(), _environ={"FORCE_COLOR": "1", "TERM": "xterm"})
+    dumb = Console(file=FakeTerminal(), _environ={"TERM": "dumb"})
+    assert isinstance(choose_view(terminal(), True), JsonView)
+    assert isinstance(choose_view(terminal(), False), LiveView)
+    assert isinstance(choose_view(Console(file=io.StringIO()), False), PlainView)
+    assert isinstance(choose_view(forced, False), PlainView)
+    assert isinstance(choose_view(dumb, False), PlainView)
+
+
+# --------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"), (-3, "0 s"), (0.2, "< 1 s"), (12.4, "12 s"), (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"), (3599.7, "1 h 00 min"), (3840, "1 h 04 min"), (93_600, "26 h 00 min"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"), (999, "999 B"), (512e6, "512 MB"), (999.7e6, "1.0 GB"), (1.5e9, "1.5 GB"),
+        (149.96e9, "150.0 GB"), (2e12, "2.0 TB"),
+    ],
+)  # fmt: skip
+def test_bytes(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (None, "–"), (0.0, "0.000"), (2.9141, "2.914"), (9.9996, "10.00"), (12.345, "12.35"),
+        (99.996, "100.0"), (104.24, "104.2"), (9998.0, "9998"), (123456.0, "1e+05"),
+        (float("nan"), "nan"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_losses(loss: float | None, text: str) -> None:
+    assert format_loss(loss) == text
+    assert len(text) <= 5
+
+
+def test_sparkline() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([9, 0, 1], 2) == "▁█"
+    assert sparkline([2, 2, 2], 5) == "▁▁▁"
+    assert sparkline([float("nan"), 1, 2], 5) == "▁█"
+    assert sparkline([], 5) == sparkline([1], 0) == sparkline([1], -3) == ""
+
+
+def test_state_needs_no_terminal_to_draw() -> None:
+    assert screen_lines(RunState(), 0.0, 80) == []
+    assert PhaseState("zen", 10, 4, "unchanged").loss is None
