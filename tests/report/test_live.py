@@ -13,24 +13,16 @@ import pytest
 from rich.console import Console
 
 from lem_train.curriculum.schema import DataConfig, PhaseConfig
-from lem_train.report.live import (
-    JsonView,
-    LiveView,
+from lem_train.report.live import LiveView, Screen, choose_view, screen_lines
+from lem_train.report.log import JsonView, PlainView, as_json_object
+from lem_train.report.numbers import format_bytes, format_loss, format_seconds, sparkline
+from lem_train.report.state import (
     PhaseState,
-    PlainView,
     RunState,
-    Screen,
     advance,
-    as_json_object,
-    choose_view,
     close,
-    format_bytes,
-    format_loss,
-    format_seconds,
     phase_seconds_left,
-    screen_lines,
     seconds_left,
-    sparkline,
     with_reused,
 )
 from lem_train.run.events import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..run.preview import Preview, RunPreview, Split
-from .live import format_bytes, format_seconds
+from .numbers import format_bytes, format_seconds
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 12
@@ -52,11 +52,8 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
     yield f"   supervised {_share(phase.train):.1%} of the tokens"
     if phase.prefix:
         yield f"   prefix     {phase.prefix:,} tokens that all rows share run once a micro-batch"
-    batch = config.batch
-    yield (
-        f"   updates    {phase.updates}, each of {batch.grad_accumulation_steps} × {batch.size} rows"
-        f"; {config.iterations} iterations"
-    )
+    rows = f"{config.batch.grad_accumulation_steps} × {config.batch.size} rows"
+    yield f"   updates    {phase.updates}, each of {rows}; {config.iterations} iterations"
     if phase.cost is not None and phase.seconds is not None:
         yield (
             f"   estimate   {format_bytes(phase.cost.memory)} memory, "

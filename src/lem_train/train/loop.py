@@ -33,17 +33,24 @@ def count_updates(phase: PhaseConfig) -> int:
     return math.ceil(phase.iterations / phase.batch.grad_accumulation_steps)
 
 
+def shared_prefix(
+    training: Sequence[Example], validation: Sequence[Example], phase: PhaseConfig
+) -> int:
+    """Tokens that a phase computes once a micro-batch. It pays from two rows in a batch on; under
+    gradient checkpointing the keys and values would not outlive the layer that made them."""
+    if phase.batch.size == 1 or phase.gradient_checkpointing:
+        return 0
+    return shared_prefix_length([*training, *validation])
+
+
 def phase_logits(
     model: nn.Module,
     training: Sequence[Example],
     validation: Sequence[Example],
     phase: PhaseConfig,
 ) -> Logits:
-    """How this phase computes logits. A shared beginning pays from two rows in a batch on; under
-    gradient checkpointing its keys and values would not outlive the layer that made them."""
-    shares = phase.batch.size > 1 and not phase.gradient_checkpointing
-    prefix = shared_prefix_length([*training, *validation]) if shares else 0
-    return supervised_logits(model, prefix)
+    """How this phase computes logits, in training as in validation and verification."""
+    return supervised_logits(model, shared_prefix(training, validation, phase))
 
 
 def train(

@@ -1,0 +1,259 @@
+"""A run where nobody watches: plain lines for a log, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from ..run.events import (
+    Event,
+    PhaseFinished,
+    PhaseStarted,
+    RunFinished,
+    RunPlanned,
+    Stage,
+    Trained,
+    Validated,
+)
+from ..run.plan import PhasePlan
+from ..run.records import PhaseRecord
+from .numbers import (
+    about,
+    change_of,
+    count_phases,
+    format_bytes,
+    format_kl,
+    format_loss,
+    format_seconds,
+)
+from .state import PhaseState, RunState, advance, phase_seconds_left
+
+Clock = Callable[[], float]
+
+_LINE_EVERY = 2.0  # seconds between two progress lines of a log
+_COLUMNS = 100  # of a log
+
+
+class JsonView:
+    """One JSON object a line and event. The keys of an event are always the same ones."""
+
+    def __init__(self, console: Console) -> None:
+        self._file = console.file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(json.dumps(as_json_object(event), allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def as_json_object(event: Event) -> dict[str, Any]:
+    """An event as JSON's own types: flat, paths as strings, null for a number that is not one."""
+    return {key: _json_value(value) for key, value in _json_items(event).items()}
+
+
+def _json_items(event: Event) -> dict[str, Any]:
+    match event:
+        case RunPlanned():
+            phases = [_json_plan(plan) for plan in event.plans]
+            return {"event": "run_planned", "name": event.name, "run": event.run, "phases": phases}
+        case PhaseStarted():
+            counts = {"rows": event.rows, "updates": event.updates, "trainable": event.trainable}
+            return {"event": "phase_started", **_json_plan(event.plan), **counts}
+        case Stage():
+            return {"event": "stage", "phase": event.phase, "stage": event.what}
+        case Trained():
+            return {"event": "trained", "phase": event.phase, **asdict(event.metrics)}
+        case Validated():
+            return {"event": "validated", "phase": event.phase, **asdict(event.metrics)}
+        case PhaseFinished():
+            return {"event": "phase_finished", **_json_record(event.record)}
+        case RunFinished():
+            return {"event": "run_finished", **asdict(event)}
+
+
+def _json_plan(plan: PhasePlan) -> dict[str, Any]:
+    return {
+        "phase": plan.config.name,
+        "index": plan.index,
+        "action": plan.action,
+        "reason": plan.reason,
+        "iterations": plan.config.iterations,
+        "fingerprint": plan.fingerprint,
+        "folder": str(plan.folder),
+    }
+
+
+def _json_record(record: PhaseRecord) -> dict[str, Any]:
+    receipt = record.receipt
+    return {
+        "phase": record.name,
+        "index": record.index,
+        "fingerprint": record.fingerprint,
+        "iterations": record.iterations,
+        "updates": record.updates,
+        "train_loss_start": record.losses.train_start,
+        "train_loss_end": record.losses.train_end,
+        "val_loss_start": record.losses.val_start,
+        "val_loss_end": record.losses.val_end,
+        **{f.name: getattr(receipt, f.name) for f in fields(receipt) if f.name != "modules"},
+        "seconds": record.seconds,
+        "peak_memory": record.peak_memory,
+    }
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+class PlainView:
+    """Lines for a log: no colours, and no more of them than one wants to read."""
+
+    def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._state = RunState()
+        self._last_line = -math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        running = self._state.running
+        if error[0] is not None and running:
+            self._say(f"{running.name}: stopped at {running.iteration}/{running.iterations}")
+
+    def __call__(self, event: Event) -> None:
+        now = self._clock()
+        self._state = advance(self._state, event, now)
+        for line in self._lines(event, now):
+            self._say(line)
+
+    def _lines(self, event: Event, now: float) -> list[str]:
+        match event:
+            case RunPlanned():
+                return plan_lines(self._state)
+            case PhaseStarted():
+                self._last_line = now
+                return [start_line(event)]
+            case Stage():
+                return [f"{event.phase}: {event.what}"]
+            case Trained() | Validated():
+                return self._progress(event, now)
+            case PhaseFinished():
+                return [receipt_line(event.record)]
+            case RunFinished():
+                return [end_line(self._state)]
+
+    def _progress(self, event: Trained | Validated, now: float) -> list[str]:
+        phase = self._state.phase(event.phase)
+        # Where a validation follows, its line says all of this one's, and the new val loss.
+        quiet = phase.validating or now - self._last_line < _LINE_EVERY
+        if quiet and isinstance(event, Trained):
+            return []
+        self._last_line = now
+        return [progress_line(self._state, phase)]
+
+    def _say(self, line: str) -> None:
+        self._console.out(encodable(line, self._console.encoding), highlight=False)
+
+
+def plan_lines(state: RunState) -> list[str]:
+    """What is trained, what is reused, and why. Nothing where there is nothing to do."""
+    to_train = len(state.phases) - state.reused
+    if not to_train:
+        return []
+    width = max(len(phase.name) for phase in state.phases)
+    lines = [
+        f"{state.name}: {count_phases(to_train)} to train, {state.reused} to reuse, in {state.run}"
+    ]
+    for phase in state.phases:
+        action = "reuse" if phase.status == "reused" else "train"
+        lines += textwrap.wrap(
+            phase.reason,
+            _COLUMNS,
+            initial_indent=f"  {phase.name:<{width}}  {action}  ",
+            subsequent_indent=" " * (width + 11),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def start_line(event: PhaseStarted) -> str:
+    """The size of the phase that starts."""
+    name, iterations = event.plan.config.name, event.plan.config.iterations
+    return (
+        f"{name}: {event.rows:,} rows, {iterations:,} iterations, {event.updates:,} updates, "
+        f"{event.trainable:,} trainable parameters"
+    )
+
+
+def progress_line(state: RunState, phase: PhaseState) -> str:
+    """Where a phase is; what is not known yet is left out."""
+    total = str(phase.iterations)
+    found = [f"{phase.name}  {phase.iteration:>{len(total)}}/{total}"]
+    if phase.loss is not None:
+        found.append(f"loss {format_loss(phase.loss)}")
+    if phase.val_loss is not None:
+        found.append(f"val {format_loss(phase.val_loss)}")
+    if phase.learning_rate is not None:
+        found.append(f"lr {phase.learning_rate:.2g}")
+    if phase.tokens_per_second is not None:
+        found.append(f"{phase.tokens_per_second:,.0f} tokens/s")
+        found.append(format_bytes(phase.recent[-1].peak_memory))
+    left = phase_seconds_left(state, phase)
+    if left is not None and phase.iteration < phase.iterations:
+        found.append(f"{about(left)} left")
+    return "  ".join(found)
+
+
+def receipt_line(record: PhaseRecord) -> str:
+    """What a phase learned, and what its fuse kept."""
+    losses, receipt = record.losses, record.receipt
+    return (
+        f"{record.name}: train loss {change_of(losses.train_start, losses.train_end)}, "
+        f"val loss {change_of(losses.val_start, losses.val_end)}, "
+        f"retained {receipt.retained:.4f}, KL {format_kl(receipt.mean_kl)}, "
+        f"{format_seconds(record.seconds)}"
+    )
+
+
+def end_line(state: RunState) -> str:
+    """How the run ended; empty while it has not."""
+    finished = state.finished
+    if finished is None:
+        return ""
+    if not finished.trained:
+        if len(state.phases) == 1:
+            return f"nothing to do: the one phase of {state.name} is up to date"
+        return f"nothing to do: all {len(state.phases)} phases of {state.name} are up to date"
+    return (
+        f"done: {count_phases(finished.trained)} trained, {state.reused} reused, "
+        f"in {format_seconds(finished.seconds)}; see {finished.run}"
+    )
+
+
+def encodable(line: str, encoding: str) -> str:
+    """The line in characters that the log's encoding has."""
+    try:
+        line.encode(encoding)
+        return line
+    except UnicodeEncodeError:
+        for sign, ascii_sign in (("→", "->"), ("≈", "~"), ("≥", ">="), ("≤", "<=")):
+            line = line.replace(sign, ascii_sign)
+        return line.encode(encoding, "replace").decode(encoding)

@@ -1,0 +1,66 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+NONE = "–"
+
+
+def format_seconds(seconds: float) -> str:
+    """1 h 04 min · 3 min 20 s · 12 s."""
+    whole = round(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s" if whole or not seconds > 0 else "< 1 s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """1.5 GB · 512 MB; powers of 1000."""
+    for unit, digits in (("B", 0), ("kB", 0), ("MB", 0), ("GB", 1)):
+        if round(count, digits) < 1000:
+            return f"{count:.{digits}f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def format_loss(loss: float | None) -> str:
+    """Four significant digits in at most five characters: 2.914 · 12.35 · 104.2."""
+    if loss is None:
+        return NONE
+    if not abs(loss) < 9999:
+        return f"{loss:.0e}"
+    digits = (
+        3 if abs(loss) < 9.9995 else 2 if abs(loss) < 99.995 else 1 if abs(loss) < 999.95 else 0
+    )
+    return f"{loss:.{digits}f}"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The last `width` values as bars between their least and their greatest."""
+    shown = [value for value in values if math.isfinite(value)][-width:] if width > 0 else []
+    if not shown:
+        return ""
+    low, span = min(shown), max(shown) - min(shown)
+    bars = "▁▂▃▄▅▆▇█"
+    return "".join(bars[round(7 * (value - low) / span) if span else 0] for value in shown)
+
+
+def about(seconds: float | None) -> str:
+    return NONE if seconds is None else f"≈ {format_seconds(seconds)}"
+
+
+def change_of(start: float | None, now: float | None) -> str:
+    return NONE if now is None else f"{format_loss(start)} → {format_loss(now)}"
+
+
+def count_phases(count: int) -> str:
+    return f"{count} phase" if count == 1 else f"{count} phases"
+
+
+def format_kl(kl: float) -> str:
+    return f"{kl:.1e}" if kl else "0"

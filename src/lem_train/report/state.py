@@ -1,0 +1,229 @@
+"""What a run has come to: events folded into a frozen state, and the time that is left.
+
+The thread that draws never meets a half-changed state, and what is shown can be tested without a
+terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ..run.events import (
+    Event,
+    PhaseFinished,
+    PhaseStarted,
+    RunFinished,
+    RunPlanned,
+    Stage,
+    Trained,
+    Validated,
+)
+from ..run.plan import PhasePlan
+from ..run.records import PhaseRecord
+from ..train.metrics import TrainMetrics, ValMetrics
+
+Status = Literal["reused", "waiting", "running", "done", "stopped"]
+
+_RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """A phase as far as it has come. Seconds count iterations and validations of this run only."""
+
+    name: str
+    iterations: int
+    evaluate_every: int
+    reason: str
+    status: Status = "waiting"
+    stage: str = ""
+    started_at: float = 0.0
+    seconds: float | None = None
+    iteration: int = 0
+    recent: tuple[TrainMetrics, ...] = ()
+    learning_rate: float | None = None
+    train_seconds: float = 0.0
+    passes: int = 0
+    validated_at: int | None = None
+    val_seconds: float = 0.0
+    val_start: float | None = None
+    val_loss: float | None = None
+    record: PhaseRecord | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """Of the last iteration; of the last quarter once the phase is recorded."""
+        if self.record:
+            return self.record.losses.train_end
+        return self.recent[-1].loss if self.recent else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the recent iterations."""
+        seconds = sum(metrics.seconds for metrics in self.recent)
+        return sum(metrics.tokens for metrics in self.recent) / seconds if seconds else None
+
+    @property
+    def validating(self) -> bool:
+        """A pass over the validation set is due, and its result has not come yet."""
+        if self.stage != "training" or self.validated_at == self.iteration:
+            return False
+        return self.iteration % self.evaluate_every == 0 or self.iteration == self.iterations
+
+    @property
+    def passes_left(self) -> int:
+        """Validations to come: at the start, every `evaluate_every` iterations, at the end."""
+        return max(0, 1 + math.ceil(self.iterations / self.evaluate_every) - self.passes)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as far as it has come."""
+
+    name: str = ""
+    run: Path = Path()
+    phases: tuple[PhaseState, ...] = ()
+    started_at: float = 0.0
+    finished: RunFinished | None = None
+    closed: bool = False
+
+    @property
+    def running(self) -> PhaseState | None:
+        """The phase at work."""
+        return next((phase for phase in self.phases if phase.status == "running"), None)
+
+    @property
+    def reused(self) -> int:
+        """How many phases are up to date."""
+        return sum(phase.status == "reused" for phase in self.phases)
+
+    def phase(self, name: str) -> PhaseState:
+        """The phase of this name."""
+        return next(phase for phase in self.phases if phase.name == name)
+
+
+def advance(state: RunState, event: Event, now: float) -> RunState:
+    """The state after an event that came at `now` (seconds of any clock)."""
+    match event:
+        case RunPlanned():
+            phases = tuple(_planned(plan) for plan in event.plans)
+            return RunState(event.name, event.run, phases, now)
+        case Stage():
+            return _change(state, event.phase, lambda phase: _at_stage(phase, event.what, now))
+        case PhaseStarted():
+            name = event.plan.config.name
+            return _change(state, name, lambda phase: _at_stage(phase, "training", now))
+        case Trained():
+            return _change(state, event.phase, lambda phase: _trained(phase, event.metrics))
+        case Validated():
+            return _change(state, event.phase, lambda phase: _validated(phase, event.metrics))
+        case PhaseFinished():
+            done = event.record
+            return _change(
+                state, done.name, lambda phase: replace(_recorded(phase, done), status="done")
+            )
+        case RunFinished():
+            return replace(state, finished=event)
+
+
+def with_reused(state: RunState, read: Callable[[str], PhaseRecord | None]) -> RunState:
+    """Fill in what the records say about the reused phases; `read`: by phase name."""
+
+    def filled(phase: PhaseState) -> PhaseState:
+        record = read(phase.name) if phase.status == "reused" else None
+        # The seconds in the record were spent in an earlier run.
+        return replace(_recorded(phase, record), seconds=None) if record else phase
+
+    return replace(state, phases=tuple(filled(phase) for phase in state.phases))
+
+
+def close(state: RunState, now: float) -> RunState:
+    """The state once nothing more will come: a phase that still runs was stopped."""
+    running = state.running
+    if running:
+        seconds = now - running.started_at
+        state = _change(
+            state, running.name, lambda phase: replace(phase, status="stopped", seconds=seconds)
+        )
+    return replace(state, closed=True)
+
+
+def _change(state: RunState, name: str, change: Callable[[PhaseState], PhaseState]) -> RunState:
+    phases = tuple(change(phase) if phase.name == name else phase for phase in state.phases)
+    return replace(state, phases=phases)
+
+
+def _planned(plan: PhasePlan) -> PhaseState:
+    return PhaseState(
+        name=plan.config.name,
+        iterations=plan.config.iterations,
+        evaluate_every=plan.config.evaluate_every,
+        reason=plan.reason,
+        status="reused" if plan.action == "reuse" else "waiting",
+    )
+
+
+def _at_stage(phase: PhaseState, stage: str, now: float) -> PhaseState:
+    started = phase.started_at if phase.status == "running" else now
+    return replace(phase, status="running", stage=stage, started_at=started)
+
+
+def _trained(phase: PhaseState, metrics: TrainMetrics) -> PhaseState:
+    rate = metrics.learning_rate
+    return replace(
+        phase,
+        iteration=metrics.iteration,
+        recent=(*phase.recent, metrics)[-_RECENT:],
+        learning_rate=phase.learning_rate if rate is None else rate,
+        train_seconds=phase.train_seconds + metrics.seconds,
+    )
+
+
+def _validated(phase: PhaseState, metrics: ValMetrics) -> PhaseState:
+    return replace(
+        phase,
+        passes=phase.passes + 1,
+        validated_at=metrics.iteration,
+        val_seconds=phase.val_seconds + metrics.seconds,
+        val_start=metrics.val_loss if phase.val_start is None else phase.val_start,
+        val_loss=metrics.val_loss,
+    )
+
+
+def _recorded(phase: PhaseState, record: PhaseRecord) -> PhaseState:
+    return replace(
+        phase,
+        stage="",
+        seconds=record.seconds,
+        val_start=record.losses.val_start,
+        val_loss=record.losses.val_end,
+        record=record,
+    )
+
+
+def phase_seconds_left(state: RunState, phase: PhaseState) -> float | None:
+    """An estimate: iterations and validations still to come, each at its mean so far.
+
+    A phase that has trained is measured by itself, another by all that trained in this run. None
+    before the first iteration. Loading, fusing and verifying are not in it.
+    """
+    own = (phase,) if phase.recent else state.phases
+    iterations = sum(other.iteration for other in own)
+    if not iterations:
+        return None
+    each = sum(other.train_seconds for other in own) / iterations
+    passes = sum(other.passes for other in own)
+    each_pass = sum(other.val_seconds for other in own) / passes if passes else 0.0
+    return each * (phase.iterations - phase.iteration) + each_pass * phase.passes_left
+
+
+def seconds_left(state: RunState) -> float | None:
+    """`phase_seconds_left`, summed over the phases that run or wait."""
+    open_phases = [phase for phase in state.phases if phase.status in ("running", "waiting")]
+    left = [phase_seconds_left(state, phase) for phase in open_phases]
+    known = [seconds for seconds in left if seconds is not None]
+    return sum(known) if known else None
