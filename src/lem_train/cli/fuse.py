@@ -12,11 +12,12 @@ def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/smoke.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")],
     phase: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model after this phase [default: last].")
+        str | None,
+        typer.Option(metavar="NAME", help="The model after this phase; by default the last."),
     ] = None,
     dtype: Annotated[
         Literal["float16", "bfloat16", "float32"] | None,
-        typer.Option(help="Of the written weights [default: as handed on between phases]."),
+        typer.Option(help="Of the written weights; by default as handed on."),
     ] = None,
     quantize: Annotated[
         Literal["4", "8"] | None, typer.Option(metavar="[4|8]", help="Pack to so many bits, last.")

@@ -11,7 +11,7 @@ CurriculumArgument = Annotated[
     Path, typer.Argument(metavar="CURRICULUM", help="The curriculum's YAML file.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="Run folder [default: runs/<name>].")
+    Path | None, typer.Option("--run", metavar="DIR", help="Run folder; by default runs/NAME.")
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -176,6 +177,7 @@ def _fuse(
     mx.clear_cache()
     result = receipt(survivals, lineage.dtype, reference, logits)
     if found := shortfalls(result, bar):
+        shutil.rmtree(partial)
         raise refuse(name, found, _alternatives(lineage, deltas))
     move_folder(partial, folder / "fused")
     return result

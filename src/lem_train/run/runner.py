@@ -86,11 +86,14 @@ def _train_phases(
     emit: OnEvent,
 ) -> None:
     # MLX and transformers take a second to import: a run with nothing to do never gets here.
+    from mlx_lm.utils import maybe_set_recommended_wired_limit
+
     from ..weights.base import open_base
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_rows, rebuild_fused, run_phase
 
+    maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
     folder = base_folder(curriculum.base, prepared.base, run)
     chat = load_chat_tokenizer(folder)
     rows, problems = {}, []
