@@ -1,0 +1,85 @@
+"""Take the README's picture of the live view from a real smoke run.
+
+    uv run python docs/screenshot.py docs/live.png
+
+Needs tmux (a terminal to run in) and Chromium (to draw the text). The picture is what stood on the
+screen while the phase `tension` was training.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+ROOT = Path(__file__).parents[1]
+COLUMNS, LINES = 88, 16
+SESSION = "lem-screenshot"
+CELL_HEIGHT = 20
+
+PAGE = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 0; background: {background} }}
+pre {{ font: 15px/{height}px "DejaVu Sans Mono", monospace; padding: 16px 20px; margin: 0;
+  color: {foreground} }}
+</style><pre>{body}</pre>"""
+
+
+def screen(run: Path) -> str:
+    """The terminal's content, with colours, while the fifth phase trains."""
+    lem = Path(sys.executable).with_name("lem")
+    command = f"{lem} train {ROOT / 'curricula/smoke.yaml'} --run {run}; sleep 60"
+    size = ["-x", str(COLUMNS), "-y", str(LINES)]
+    deadline = time.monotonic() + 600
+    subprocess.run(["tmux", "new-session", "-d", "-s", SESSION, *size, command], check=True)
+    try:
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            if re.search(r"tension +● running +[3-7]/8", _captured()):
+                return _captured("-e")
+        raise SystemExit("the phase did not come up in time")
+    finally:
+        subprocess.run(["tmux", "kill-session", "-t", SESSION], check=False)
+
+
+def _captured(*options: str) -> str:
+    command = ["tmux", "capture-pane", "-p", *options, "-t", SESSION]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def page(text: str) -> str:
+    """Terminal text with ANSI colours as an HTML page."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    console.print(Text.from_ansi(text.rstrip()))
+    body = console.export_html(theme=MONOKAI, inline_styles=True, code_format="{code}")
+    return PAGE.format(
+        background=MONOKAI.background_color.hex,
+        foreground=MONOKAI.foreground_color.hex,
+        height=CELL_HEIGHT,
+        body=body if "<span" in body else html.escape(text),
+    )
+
+
+def main() -> None:
+    out = Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        text = screen(Path(folder, "runs", "smoke"))
+        source = Path(folder, "live.html")
+        source.write_text(page(text), encoding="utf-8")
+        height = 32 + CELL_HEIGHT * len(text.rstrip().splitlines())
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options += ["--disable-background-networking", f"--user-data-dir={folder}/chromium"]
+        options += [f"--window-size=850,{height}", f"--screenshot={out}", source.as_uri()]
+        subprocess.run(["chromium", *options], check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()
