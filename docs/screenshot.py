@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
 import subprocess
 import sys
@@ -78,7 +79,9 @@ def main() -> None:
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         options += ["--disable-background-networking", f"--user-data-dir={folder}/chromium"]
         options += [f"--window-size=850,{height}", f"--screenshot={out}", source.as_uri()]
-        subprocess.run(["chromium", *options], check=True, capture_output=True)
+        # Chromium's sandboxed processes don't bear a preloaded BLAS.
+        plain = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+        subprocess.run(["chromium", *options], check=True, capture_output=True, env=plain)
 
 
 if __name__ == "__main__":
