@@ -41,6 +41,10 @@ class GateError(LemError):
     exit_code = 3
 
 
-def listing(title: str, problems: Iterable[str]) -> str:
-    """`title` and every problem on a line of its own: all errors are shown at once."""
-    return "\n".join([title, *(f"  {problem}" for problem in problems)])
+def listing(title: str, problems: Iterable[str], most: int = 200) -> str:
+    """`title` and every problem on a line of its own: all errors are shown at once, though no
+    more than a screen can hold."""
+    lines = list(problems)
+    if len(lines) > most:
+        lines[most:] = [f"… and {len(lines) - most} more"]
+    return "\n".join([title, *(f"  {line}" for line in lines)])

@@ -19,22 +19,33 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Put a finished folder in its place, over an older one; `source` is on the same disk."""
-    for file in source.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    """Put a finished folder in its place, over an older one; `source` is on the same disk.
+
+    Under its final name there is the old folder, the new one, or none: never a part of either.
+    """
+    for path in [*sorted(source.rglob("*"), reverse=True), source]:  # contents before their folder
+        _sync(path)
+    old = target.with_name(f".{target.name}.old")
+    _remove(old)
     if target.exists():
-        shutil.rmtree(target)
+        target.replace(old)
     source.replace(target)
     sync_folder(target.parent)
+    _remove(old)
 
 
 def fresh_folder(path: Path) -> Path:
-    """An empty folder at `path`, whatever was there."""
-    if path.exists():
-        shutil.rmtree(path)
+    """An empty folder at `path`, whatever was there; what a link points to stays."""
+    _remove(path)
     path.mkdir(parents=True)
     return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def sync_folder(path: Path) -> None:

@@ -99,7 +99,7 @@ def test_the_cases_put_to_the_test_what_they_claim_to() -> None:
         window = case.batch.grad_accumulation_steps
         assert len(entry["grad_norms"]) == -(-case.iterations // window)
         assert len(entry["losses"]) == case.iterations
-        assert min(entry["losses"][-3:]) < 0.98 * entry["losses"][0]  # something was learned
+        assert min(entry["losses"][-3:]) < 0.97 * max(entry["losses"][:3])  # rows differ
     limit = golden.CASES["gemma3-sgd-clipped"].optimizer.max_grad_norm
     assert min(entries()["gemma3-sgd-clipped"]["grad_norms"]) > limit
 

@@ -20,14 +20,14 @@ from lem_train.errors import WeightsError
 from lem_train.hashing import sha256_file, sha256_json
 from lem_train.weights.tiny import ARCHITECTURES, VOCABULARY, _build_tokenizer, _family, build_tiny
 
-PARAMETERS = {"gemma3": 410_944, "llama": 672_320, "qwen3": 410_432, "mistral": 672_320}
+PARAMETERS = {"gemma3": 336_576, "llama": 598_336, "qwen3": 336_320, "mistral": 598_336}
 
 # sha256 over the files of seed 0. A change here moves every golden number of the project.
 GOLDEN = {
-    "gemma3": "7e6567325f708d45e5426e0d3636eaac6fa50d32ffbb8570baee39d705e744a9",
-    "llama": "8ced384b71e5c686f14ac08d400485d22d13419c6289c7fbf2b8be93d80af8e2",
-    "qwen3": "e70869de6f44d8f9ccd036ef4c7b0c7625ceea9eaade20678e172f6203da5bb7",
-    "mistral": "a4b82ad9931e4e4bafd12fddb8f62851c434a18ada7045856b3906e13f8a1637",
+    "gemma3": "cd89dbf9dd782480d23f7b5fd7f690b3599d06e8716778ea05afd53582b585ba",
+    "llama": "0b30c7621be4e2a3b4643f228b1a201d6b054000cfd84729d186ec4fe231fd03",
+    "qwen3": "5bf86f891fa5b23da49d82e3a7943c190fe49700467286767b6ce8c94ec0ac18",
+    "mistral": "cd7394f69c87dcf16308b73be2b3ff833b8ff6f735dc6a9ade7f4dff0cd82e1e",
 }
 
 CHAT = [

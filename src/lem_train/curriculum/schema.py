@@ -129,7 +129,7 @@ class OptimizerConfig(Frozen):
     final_learning_rate: float = Field(default=0.0, ge=0)
     """Where the linear and the cosine schedule end."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """For adamw, sgd, adafactor and muon."""
+    """For adamw (decoupled), and for sgd, adafactor and muon."""
     momentum: float = Field(default=_MOMENTUM, ge=0, lt=1)
     """For sgd and muon."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ..hashing import derive_seed
 from .tokenize import Example
 
-# Rows are sorted by length within pools of this many batches: little padding, and still an order
-# that differs from epoch to epoch.
+# Rows are sorted by length within pools: little padding, and still other companions each epoch. A
+# pool holds so many batches at the most, and no more than a quarter of an epoch.
 _POOL_BATCHES = 16
+_POOLS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +64,13 @@ def evaluation_order(lengths: Sequence[int], batch_size: int) -> list[tuple[int,
 def _epoch(lengths: Sequence[int], batch_size: int, seed: int) -> list[tuple[int, ...]]:
     random = np.random.Generator(np.random.PCG64(seed))
     rows = random.permutation(len(lengths)).tolist()
-    pool = batch_size * _POOL_BATCHES
-    batches: list[tuple[int, ...]] = []
-    for start in range(0, len(rows), pool):
-        pooled = rows[start : start + pool]
-        batches += _cut(sorted(pooled, key=lambda row: lengths[row]), batch_size)
+    whole = len(rows) - len(rows) % batch_size
+    # The short batch is cut off before sorting: else it would always be the longest rows.
+    batches = _cut(rows[whole:], batch_size)
+    pool = batch_size * min(_POOL_BATCHES, max(1, whole // batch_size // _POOLS))
+    for start in range(0, whole, pool):
+        pooled = sorted(rows[start : min(start + pool, whole)], key=lambda row: lengths[row])
+        batches += _cut(pooled, batch_size)
     return [batches[i] for i in random.permutation(len(batches)).tolist()]
 
 

@@ -19,7 +19,6 @@ from ..hashing import sha256_bytes, sha256_json
 from .conversation import Conversation, Message, Role
 
 _ROLES = ("system", "user", "assistant")
-_MOST_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -43,37 +42,67 @@ def read_phase_data(config: DataConfig) -> PhaseData:
             or exact duplicates (also of one another across the splits); all of them are listed.
     """
     problems: list[str] = []
+    contents = _contents(config, problems)
     seen: dict[str, str] = {}
-    train = _read_split(config.train, problems, seen)
-    valid = _read_split(config.valid, problems, seen)
+    train = _read_split(config.train, contents, problems, seen)
+    valid = _read_split(config.valid, contents, problems, seen)
     if problems:
-        shown = problems[:_MOST_SHOWN]
-        if len(problems) > len(shown):
-            shown.append(f"… and {len(problems) - len(shown)} more")
-        raise DataError(listing(f"{len(problems)} problem(s) in the data:", shown))
-    return PhaseData(train, valid, data_sha256(config))
+        raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
+    return PhaseData(train, valid, _sha256(config, contents))
 
 
 def data_sha256(config: DataConfig) -> str:
-    """Identity of a phase's data: the bytes of its files, in order, and which split each is in."""
+    """Identity of a phase's data: the bytes of its files, in order, and which split each is in.
+
+    Raises:
+        DataError: files that cannot be read; all of them are listed.
+    """
+    problems: list[str] = []
+    contents = {path: _try_read(path, problems) for path in (*config.train, *config.valid)}
+    if problems:
+        raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
+    return _sha256(config, contents)
+
+
+def _sha256(config: DataConfig, contents: dict[Path, bytes]) -> str:
     files = [("train", path) for path in config.train] + [("valid", p) for p in config.valid]
-    return sha256_json([[split, sha256_bytes(_read_bytes(path))] for split, path in files])
+    return sha256_json([[split, sha256_bytes(contents[path])] for split, path in files])
+
+
+def _contents(config: DataConfig, problems: list[str]) -> dict[Path, bytes]:
+    """Every file's bytes, read once: what is hashed is what is parsed."""
+    contents: dict[Path, bytes] = {}
+    for path in (*config.train, *config.valid):
+        if path in contents:
+            problems.append(f"{path}: expected every file once, but it is named twice")
+        contents[path] = _try_read(path, problems) if path not in contents else b""
+    return contents
+
+
+def _try_read(path: Path, problems: list[str]) -> bytes:
+    try:
+        return _read_bytes(path)
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+        return b""
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return path.read_bytes()
 
 
 def _read_split(
-    paths: Sequence[Path], problems: list[str], seen: dict[str, str]
+    paths: Sequence[Path],
+    contents: dict[Path, bytes],
+    problems: list[str],
+    seen: dict[str, str],
 ) -> tuple[Conversation, ...]:
     rows: list[Conversation] = []
     for path in paths:
-        before = len(rows) + len(problems)
-        for place, line in _lines(path):
+        named = any(problem.startswith(f"{path}: ") for problem in problems)
+        found, before = 0, len(problems)
+        for place, line in _lines(path, contents[path], problems):
+            found += 1
             try:
                 row = _parse(line, place)
                 _refuse_duplicate(row, seen)
@@ -81,13 +110,16 @@ def _read_split(
                 problems.append(f"{place}: {error}")
             else:
                 rows.append(row)
-        if len(rows) + len(problems) == before:
+        if not found and not named and len(problems) == before:
             problems.append(f"{path}: expected at least one row, found none")
     return tuple(rows)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+def _lines(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in data[:1024]:
+        problems.append(f"{path}: expected UTF-8, got UTF-16 or binary data; save it as UTF-8")
+        return
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line
 
@@ -97,8 +129,8 @@ def _parse(line: bytes, place: str) -> Conversation:
     messages = _messages(row)
     _check_roles(messages)
     row_id = row.get("id", place)
-    if not isinstance(row_id, str) or not row_id:
-        raise _RowError(f"id: expected a non-empty string, got {_short(row_id)}")
+    if not isinstance(row_id, str) or not row_id.strip() or not row_id.isprintable():
+        raise _RowError(f"id: expected text on one line, got {_short(row_id)}")
     return Conversation(row_id, messages, place)
 
 
@@ -110,9 +142,13 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if text.startswith("\ufeff"):
         raise _RowError("expected UTF-8 without a byte order mark; save the file without BOM")
     try:
-        row = json.loads(text, parse_constant=_refuse_constant)
+        row = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys
+        )
     except json.JSONDecodeError as error:
         raise _RowError(f"broken JSON: {error.msg} (column {error.colno})") from error
+    except ValueError as error:  # Python refuses to read integers of thousands of digits
+        raise _RowError("broken JSON: a number with too many digits") from error
     except RecursionError as error:
         raise _RowError("broken JSON: nested too deep") from error
     if not isinstance(row, dict):
@@ -124,6 +160,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _RowError(f"broken JSON: {name} is no JSON value")
 
 
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise _RowError(f"expected every key once, got twice: {_short(twice)}")
+    return row
+
+
 def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
     forms = [key for key in ("messages", "prompt", "completion") if key in row]
     if forms == ["messages"]:
@@ -133,7 +178,10 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
             Message("user", _text(row["prompt"], "prompt")),
             Message("assistant", _text(row["completion"], "completion")),
         )
-    found = f"only {', '.join(forms)}" if forms else f"keys {', '.join(map(_short, row)) or 'none'}"
+    if forms:
+        found = f"{'only ' if len(forms) == 1 else ''}{', '.join(forms)}"
+    else:
+        found = f"keys {_shortened(', '.join(map(_short, row)) or 'none')}"
     raise _RowError(f"expected either messages, or prompt and completion; found {found}")
 
 
@@ -147,7 +195,8 @@ def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
         raise _RowError(f"{where}: expected an object with role and content, got {_short(item)}")
     if unknown := sorted(set(item) - {"role", "content"}):
-        raise _RowError(f"{where}: expected role and content only, got also {', '.join(unknown)}")
+        also = _shortened(", ".join(map(_short, unknown)))
+        raise _RowError(f"{where}: expected role and content only, got also {also}")
     role = item.get("role")
     if role not in _ROLES:
         raise _RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {_short(role)}")
@@ -183,5 +232,13 @@ def _refuse_duplicate(row: Conversation, seen: dict[str, str]) -> None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    """A value as JSON that fits a message and any terminal."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deep"
+    return _shortened(text.encode("utf-8", "backslashreplace").decode())
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "…"

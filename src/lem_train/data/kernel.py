@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..curriculum.schema import KernelConfig, Wrap
-from ..errors import DataError
+from ..errors import DataError, listing
 from ..hashing import sha256_bytes, sha256_json
 from .conversation import Conversation, Message
 
@@ -26,8 +26,15 @@ class Kernel:
 
 
 def load_kernel(config: KernelConfig) -> Kernel:
-    """Read the kernel files. Raises DataError when one cannot be read or is not UTF-8."""
-    text, signature = _read(config.text), _read(config.signature)
+    """Read the kernel files.
+
+    Raises:
+        DataError: files that cannot be read, are empty or are not plain UTF-8; all are named.
+    """
+    problems: list[str] = []
+    text, signature = (_read(path, problems) for path in (config.text, config.signature))
+    if problems:
+        raise DataError(listing("the kernel cannot be used:", problems))
     sha256 = sha256_json([sha256_bytes(text.encode()), sha256_bytes(signature.encode())])
     return Kernel(_without_final_newline(text), _without_final_newline(signature), sha256)
 
@@ -74,14 +81,21 @@ def _with_first_user(
     return replace(conversation, messages=tuple(messages))
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, problems: list[str]) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+        return ""
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 ({error.reason} at byte {error.start})") from error
+        problems.append(f"{path}: expected UTF-8 ({error.reason} at byte {error.start})")
+        return ""
+    if text.startswith("\ufeff"):
+        problems.append(f"{path}: expected UTF-8 without a byte order mark")
+    elif not text.strip():
+        problems.append(f"{path}: expected text, got nothing but white space")
+    return text
 
 
 def _without_final_newline(text: str) -> str:
-    return text.removesuffix("\n")
+    return text.removesuffix("\n").removesuffix("\r")

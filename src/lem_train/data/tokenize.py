@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..curriculum.schema import LossOn, Overlong
 from ..errors import DataError, listing
-from .conversation import Conversation, Message
+from .conversation import Conversation, Message, Role
 
 Ids = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -34,6 +34,8 @@ class ChatTokenizer:
 
     Attributes:
         render: messages → text; raises TemplateError.
+        render_prompt: the same, and then what opens an answer: the text that generating starts
+            from.
         encode: text → token ids and, for each, its (start, end) characters in the text. Adds no
             special tokens: the template has written them.
         stop_ids: tokens that end an assistant turn when generating.
@@ -41,6 +43,7 @@ class ChatTokenizer:
     """
 
     render: Callable[[tuple[Message, ...]], str]
+    render_prompt: Callable[[tuple[Message, ...]], str]
     encode: Callable[[str], tuple[list[int], list[Span]]]
     stop_ids: frozenset[int]
     special_ids: frozenset[int]
@@ -87,10 +90,10 @@ def tokenize_split(
     dropped: list[tuple[str, int]] = []
     trimmed: list[tuple[str, int]] = []
     problems: list[str] = []
-    segments = lru_cache(maxsize=None)(lambda roles: _segments(chat, roles))
+    frame = lru_cache(maxsize=None)(lambda roles: _frame(chat, roles))
     for conversation in conversations:
         try:
-            row = _tokenize(conversation, chat, segments, loss_on)
+            row = _tokenize(conversation, chat, frame, loss_on)
             example, fits = row.example, len(row.example) <= max_tokens
             if not fits and overlong == "trim_prompt":
                 trimmed.append((conversation.source, len(example)))
@@ -122,63 +125,74 @@ class _Row:
     in_prompt: Mask  # (T,) tokens of user and system messages, without the template's own
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What the template writes around contents of certain roles.
+
+    `segments`: before, between and after the contents. `given`: how many characters of the segment
+    before a message are given to the model when it generates that message; where a template puts
+    more between (a space, an empty thought), the model has to write it, and it is supervised.
+    """
+
+    segments: tuple[str, ...]
+    given: tuple[int, ...]
+
+
 def _tokenize(
     conversation: Conversation,
     chat: ChatTokenizer,
-    segments: Callable[[tuple[str, ...]], tuple[str, ...]],
+    frame_of: Callable[[tuple[Role, ...]], _Frame],
     loss_on: LossOn,
 ) -> _Row:
-    place = conversation.source
-    text = _render(chat, conversation.messages, place)
-    around = segments(tuple(message.role for message in conversation.messages))
-    spans = _content_spans(text, conversation.messages, around, place)
+    place, messages = conversation.source, conversation.messages
+    try:
+        text = chat.render(messages)
+        frame = frame_of(tuple(message.role for message in messages))
+    except TemplateError as error:
+        raise DataError(f"{place}: the chat template refuses this row: {error}") from error
+    spans = _content_spans(text, messages, frame.segments, place)
     ids, offsets = chat.encode(text)
     token_ids = np.asarray(ids, dtype=np.int32)
     bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
     _refuse_control_tokens(token_ids, bounds, spans, chat, place)
 
-    answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
-    prompts = [i for i in range(len(spans)) if i not in answers]
-    supervised = answers if loss_on == "assistant" else answers[-1:]
-    if loss_on == "all":
-        loss_mask = np.ones(len(token_ids), dtype=np.bool_)
-    else:
-        loss_mask = np.zeros(len(token_ids), dtype=np.bool_)
-        for turn in supervised:
-            after = spans[turn + 1][0] if turn + 1 < len(spans) else len(text)
-            loss_mask |= _answer_mask(token_ids, bounds, spans[turn], after, chat, place)
+    loss_mask = np.full(len(token_ids), loss_on == "all")
+    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    supervised = {"assistant": answers, "last": answers[-1:], "all": []}
+    for turn in supervised[loss_on]:
+        opening = spans[turn][0] - len(frame.segments[turn]) + frame.given[turn]
+        following = spans[turn + 1][0] if turn + 1 < len(spans) else len(text)
+        closing = _closing_token(token_ids, bounds, (spans[turn][1], following), chat, place)
+        # A token that straddles the opening is part of the prompt: when generating, the model is
+        # given those characters in other tokens.
+        loss_mask |= (bounds[:, 0] >= opening) & (np.arange(len(token_ids)) <= closing)
     loss_mask[0] = False  # nothing precedes the first token, so nothing predicts it
     in_prompt = np.zeros(len(token_ids), dtype=np.bool_)
-    for turn in prompts:
-        in_prompt |= _inside(bounds, spans[turn])
+    for turn in range(len(messages)):
+        if turn not in answers:
+            in_prompt |= _inside(bounds, spans[turn])
     return _Row(Example(conversation.id, place, token_ids, loss_mask), in_prompt)
 
 
-def _render(chat: ChatTokenizer, messages: tuple[Message, ...], place: str) -> str:
-    try:
-        return chat.render(messages)
-    except TemplateError as error:
-        raise DataError(f"{place}: the chat template refuses this row: {error}") from error
-
-
-def _segments(chat: ChatTokenizer, roles: tuple[str, ...]) -> tuple[str, ...]:
-    """What the template writes before, between and after the contents of these roles."""
+def _frame(chat: ChatTokenizer, roles: tuple[Role, ...]) -> _Frame:
     marks = [f"\ue000{index}\ue001" for index in range(len(roles))]
-    messages = tuple(
-        Message(role, mark)  # type: ignore[arg-type]
-        for role, mark in zip(roles, marks, strict=True)
-    )
-    rest = _render(chat, messages, "chat template")
+    marked = tuple(Message(role, mark) for role, mark in zip(roles, marks, strict=True))
+    rest = chat.render(marked)
     segments = []
     for index, mark in enumerate(marks):
         before, found, rest = rest.partition(mark)
         if not found:
-            raise DataError(
-                f"the chat template leaves out message {index} of {' → '.join(roles)}; "
-                "expected every message in its place"
+            raise TemplateError(
+                f"it leaves out message {index} of {' → '.join(roles)}; expected every message "
+                "in its place"
             )
         segments.append(before)
-    return (*segments, rest)
+    given = [len(segment) for segment in segments]
+    for index in [i for i, role in enumerate(roles) if role == "assistant" and i]:
+        opening = chat.render_prompt(marked[:index]).rpartition(marks[index - 1])[2]
+        if segments[index].startswith(opening):
+            given[index] = len(opening)
+    return _Frame((*segments, rest), tuple(given))
 
 
 def _content_spans(
@@ -199,12 +213,16 @@ def _content_spans(
             )
         spans.append((start, end))
         position = end
+    if text[position:] != segments[-1]:
+        raise DataError(
+            f"{place}: the chat template ends this row as no other; expected "
+            f"{segments[-1]!r}, got {text[position:][:60]!r}"
+        )
     return spans
 
 
 def _inside(bounds: NDArray[np.int64], span: Span) -> Mask:
-    """Tokens that lie wholly within `span`. One that straddles its start is part of the prompt:
-    when generating, the model is given those characters in other tokens."""
+    """Tokens that lie wholly within `span`."""
     start, end = span
     return (bounds[:, 0] >= start) & (bounds[:, 1] <= end) & (bounds[:, 1] > bounds[:, 0])
 
@@ -216,37 +234,29 @@ def _refuse_control_tokens(
     chat: ChatTokenizer,
     place: str,
 ) -> None:
-    special = np.isin(token_ids, list(chat.special_ids))
+    control = np.isin(token_ids, list(chat.special_ids | chat.stop_ids))
     for index, span in enumerate(spans):
-        if (special & _inside(bounds, span)).any():
+        if (control & _inside(bounds, span)).any():
             raise DataError(
                 f"{place}: messages[{index}] holds a control token of this tokenizer; "
                 "expected plain text: it would end or open a turn"
             )
 
 
-def _answer_mask(
-    token_ids: Ids,
-    bounds: NDArray[np.int64],
-    span: Span,
-    after: int,
-    chat: ChatTokenizer,
-    place: str,
-) -> Mask:
-    """An answer's tokens up to and with the token that ends the turn: stopping is learned too."""
-    mask = _inside(bounds, span)
-    closing = np.flatnonzero(
-        np.isin(token_ids, list(chat.stop_ids))
-        & (bounds[:, 0] >= span[1])
-        & (bounds[:, 1] <= after)
-    )
-    if not len(closing):
+def _closing_token(
+    token_ids: Ids, bounds: NDArray[np.int64], between: Span, chat: ChatTokenizer, place: str
+) -> int:
+    """Index of the token that ends an answer: stopping is learned with it.
+
+    `between`: the characters from the answer's end to the next message.
+    """
+    stops = np.isin(token_ids, list(chat.stop_ids)) & _inside(bounds, between)
+    if not stops.any():
         raise DataError(
             f"{place}: the chat template ends no assistant turn with a stop token; "
             "expected one of the model's eos_token_id (see generation_config.json)"
         )
-    tail = (bounds[:, 0] >= span[1]) & (np.arange(len(token_ids)) <= closing[0])
-    return np.logical_or(mask, tail)
+    return int(np.argmax(stops))
 
 
 def _trim_prompt(row: _Row, max_tokens: int) -> Example:
@@ -261,4 +271,6 @@ def _trim_prompt(row: _Row, max_tokens: int) -> Example:
         )
     keep = np.ones(len(example), dtype=np.bool_)
     keep[candidates[:surplus]] = False
-    return Example(example.id, example.source, example.token_ids[keep], example.loss_mask[keep])
+    token_ids, loss_mask = example.token_ids[keep], example.loss_mask[keep]
+    loss_mask[0] = False  # as for every row
+    return Example(example.id, example.source, token_ids, loss_mask)

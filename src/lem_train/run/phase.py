@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..curriculum.schema import FuseConfig, PhaseConfig
+from ..data.conversation import Conversation
 from ..data.jsonl import PhaseData
 from ..data.kernel import Kernel, wrap
 from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
@@ -61,9 +62,31 @@ def prepare_rows(
     phase: PhaseConfig, data: PhaseData, kernel: Kernel | None, chat: ChatTokenizer
 ) -> Rows:
     """Wrap and tokenise a phase's rows. Raises DataError with every row that cannot be used."""
-    splits = []
-    for name, conversations in (("train", data.train), ("valid", data.valid)):
-        wrapped = [wrap(conversation, phase.wrap, kernel) for conversation in conversations]
+    problems: list[str] = []
+    splits = [
+        _prepare_split(phase, name, conversations, kernel, chat, problems)
+        for name, conversations in (("train", data.train), ("valid", data.valid))
+    ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return Rows(*splits)
+
+
+def _prepare_split(
+    phase: PhaseConfig,
+    name: str,
+    conversations: Sequence[Conversation],
+    kernel: Kernel | None,
+    chat: ChatTokenizer,
+    problems: list[str],
+) -> Tokenized:
+    wrapped = []
+    for conversation in conversations:
+        try:
+            wrapped.append(wrap(conversation, phase.wrap, kernel))
+        except DataError as error:
+            problems.append(str(error))
+    try:
         split = tokenize_split(
             wrapped,
             chat,
@@ -71,13 +94,15 @@ def prepare_rows(
             overlong=phase.overlong,
             loss_on=phase.loss_on,
         )
-        if not split.examples:
-            raise DataError(
-                f"phase {phase.name}: expected {name} rows of at most {phase.max_tokens} tokens, "
-                f"and all {len(conversations)} are longer; raise max_tokens"
-            )
-        splits.append(split)
-    return Rows(*splits)
+    except DataError as error:
+        problems.append(str(error))
+        return Tokenized(())
+    if wrapped and not split.examples:
+        problems.append(
+            f"expected {name} rows of at most {phase.max_tokens} tokens, and all {len(wrapped)} "
+            "are longer; raise max_tokens"
+        )
+    return split
 
 
 def run_phase(

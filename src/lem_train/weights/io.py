@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ _DTYPE_NAMES = {
     mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8",
     mx.int64: "I64", mx.int32: "I32",
 }  # fmt: skip
+
+# Some templates print today's date (Llama 3.2 does). A row's tokens must not depend on the day it
+# is trained on, so they get the date that Llama's own template falls back to.
+_DATE = date(2024, 7, 26)
+_FIXED_DATE = {"date_string": f"{_DATE:%d %b %Y}", "strftime_now": _DATE.strftime}
 
 
 def load_model(
@@ -65,9 +71,14 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             "instruction-tuned base, or put the template beside its tokenizer"
         )
 
-    def render(messages: tuple[Message, ...]) -> str:
+    def rendered(messages: tuple[Message, ...], prompt: bool) -> str:
         try:
-            return tokenizer.apply_chat_template([asdict(m) for m in messages], tokenize=False)
+            return tokenizer.apply_chat_template(
+                [asdict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **_FIXED_DATE,
+            )
         except JinjaError as error:
             raise TemplateError(str(error)) from error
 
@@ -75,7 +86,13 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
         coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return coded["input_ids"], coded["offset_mapping"]
 
-    return ChatTokenizer(render, encode, _stop_ids(folder, tokenizer), _special_ids(tokenizer))
+    return ChatTokenizer(
+        render=lambda messages: rendered(messages, prompt=False),
+        render_prompt=lambda messages: rendered(messages, prompt=True),
+        encode=encode,
+        stop_ids=_stop_ids(folder, tokenizer),
+        special_ids=_special_ids(tokenizer),
+    )
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:

@@ -48,6 +48,15 @@ CONTEXT = 8192
 WINDOW = 64
 WINDOW_PATTERN = 2  # every second layer of Gemma sees everything, the others the last WINDOW tokens
 
+# How byte-level families of Llama 3's and Qwen's kind cut text into words: contractions, words with
+# one sign or space before, numbers, punctuation with the newlines behind it, newlines, other space.
+# Newlines are cut the same whether text follows or not, so that a chat header is made of the same
+# tokens in training and in a prompt.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 _GEMMA_TEMPLATE = """\
 {%- set turns = messages -%}
 {%- set lead = "" -%}
@@ -428,7 +437,7 @@ def _with_pipeline(tokenizer: Tokenizer, family: _Family) -> Tokenizer:
     Gemma's way has one blind spot, here as in the published tokenizer: a literal U+2581, the sign
     that stands for a space, comes back as a space. Every other text comes back as it was.
     """
-    from tokenizers import decoders, normalizers, pre_tokenizers
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
     if family.byte_fallback:
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -437,7 +446,9 @@ def _with_pipeline(tokenizer: Tokenizer, family: _Family) -> Tokenizer:
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
     else:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        words = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
         tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
