@@ -41,14 +41,15 @@ def read_phase_data(config: DataConfig) -> PhaseData:
         DataError: a file cannot be read or is empty, or rows are broken, incomplete, out of order
             or exact duplicates (also of one another across the splits); all of them are listed.
     """
-    problems: list[str] = []
+    problems = _named_twice(config)
     contents = _contents(config, problems)
+    sha256 = "" if problems else _sha256(config, contents)
     seen: dict[str, str] = {}
     train = _read_split(config.train, contents, problems, seen)
     valid = _read_split(config.valid, contents, problems, seen)
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
-    return PhaseData(train, valid, _sha256(config, contents))
+    return PhaseData(train, valid, sha256)
 
 
 def data_sha256(config: DataConfig) -> str:
@@ -58,7 +59,7 @@ def data_sha256(config: DataConfig) -> str:
         DataError: files that cannot be read; all of them are listed.
     """
     problems: list[str] = []
-    contents = {path: _try_read(path, problems) for path in (*config.train, *config.valid)}
+    contents = _contents(config, problems)
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
     return _sha256(config, contents)
@@ -69,22 +70,21 @@ def _sha256(config: DataConfig, contents: dict[Path, bytes]) -> str:
     return sha256_json([[split, sha256_bytes(contents[path])] for split, path in files])
 
 
+def _named_twice(config: DataConfig) -> list[str]:
+    paths = [*config.train, *config.valid]
+    twice = dict.fromkeys(path for path in paths if paths.count(path) > 1)
+    return [f"{path}: expected every file once, but it is named twice" for path in twice]
+
+
 def _contents(config: DataConfig, problems: list[str]) -> dict[Path, bytes]:
-    """Every file's bytes, read once: what is hashed is what is parsed."""
+    """Every readable file's bytes, read once: what is hashed is what is parsed."""
     contents: dict[Path, bytes] = {}
-    for path in (*config.train, *config.valid):
-        if path in contents:
-            problems.append(f"{path}: expected every file once, but it is named twice")
-        contents[path] = _try_read(path, problems) if path not in contents else b""
+    for path in dict.fromkeys((*config.train, *config.valid)):
+        try:
+            contents[path] = _read_bytes(path)
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
     return contents
-
-
-def _try_read(path: Path, problems: list[str]) -> bytes:
-    try:
-        return _read_bytes(path)
-    except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror})")
-        return b""
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -97,12 +97,14 @@ def _read_split(
     problems: list[str],
     seen: dict[str, str],
 ) -> tuple[Conversation, ...]:
+    """Parse the files' rows; a file is taken out of `contents`, so that none is parsed twice."""
     rows: list[Conversation] = []
     for path in paths:
-        named = any(problem.startswith(f"{path}: ") for problem in problems)
-        found, before = 0, len(problems)
-        for place, line in _lines(path, contents[path], problems):
-            found += 1
+        data = contents.pop(path, None)
+        if data is None:
+            continue  # it cannot be read, or was read already: both are said
+        before = len(rows) + len(problems)
+        for place, line in _lines(path, data, problems):
             try:
                 row = _parse(line, place)
                 _refuse_duplicate(row, seen)
@@ -110,7 +112,7 @@ def _read_split(
                 problems.append(f"{place}: {error}")
             else:
                 rows.append(row)
-        if not found and not named and len(problems) == before:
+        if len(rows) + len(problems) == before:
             problems.append(f"{path}: expected at least one row, found none")
     return tuple(rows)
 
