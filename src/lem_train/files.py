@@ -26,22 +26,23 @@ def move_folder(source: Path, target: Path) -> None:
     for path in [*sorted(source.rglob("*"), reverse=True), source]:  # contents before their folder
         _sync(path)
     old = target.with_name(f".{target.name}.old")
-    _remove(old)
+    remove(old)
     if target.exists():
         target.replace(old)
     source.replace(target)
     sync_folder(target.parent)
-    _remove(old)
+    remove(old)
 
 
 def fresh_folder(path: Path) -> Path:
     """An empty folder at `path`, whatever was there; what a link points to stays."""
-    _remove(path)
+    remove(path)
     path.mkdir(parents=True)
     return path
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder, if it is there."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():

@@ -268,7 +268,7 @@ def test_the_class_is_put_back_when_training_stops(gemma: nn.Module) -> None:
 
     _, module = next(lora_modules(gemma))
     module.lora_b = module.lora_b + float("nan")
-    with pytest.raises(TrainingError, match="iteration 1: expected a finite loss"):
+    with pytest.raises(TrainingError, match="expected a finite"):
         list(train(gemma, examples(), examples(), settings, 1))
     assert layer_class.__call__ is original
 

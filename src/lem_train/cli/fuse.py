@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+_LEAST_RETAINED = 0.95
+
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/smoke.")],
@@ -32,22 +34,22 @@ def command(
 
     bits = None if quantize is None else int(quantize)
     fused = fuse_run(run, out, phase, dtype, bits, model_card)
-    retained = fused.survival.retained_total or 0.0
+    retained, noise = fused.survival.retained_total or 0.0, fused.survival.noise or 0.0
     packed = f", packed to {bits} bits" if bits else ""
     typer.echo(
         f"{out}: {fused.run.name} after {fused.phases[-1].name}, {fused.dtype}{packed}; "
-        f"{retained:.4f} of the summed delta retained"
+        f"{retained:.4f} of the summed delta retained, rounding error {noise:.2g} × the delta"
     )
-    if retained < fused_bar(fused.run.curriculum):
+    if fused.left_out:
         typer.echo(
-            f"lem: only {retained:.0%} of what was taught stands in these weights; prefer "
-            f"{'--quantize 8, or no packing' if bits == 4 else 'another dtype, or no packing'}",
+            f"lem: {fused.left_out} tensors of the base are not in the packed model: mlx-lm loads "
+            "the language model only, without a vision tower",
             err=True,
         )
-
-
-def fused_bar(curriculum: dict[str, object]) -> float:
-    """The curriculum's own bar for a fuse."""
-    from ..curriculum.schema import Curriculum
-
-    return Curriculum.model_validate(curriculum).fuse.min_retained
+    if retained < _LEAST_RETAINED or (bits and noise > 1):
+        instead = "--quantize 8, or no packing" if bits == 4 else "another dtype, or no packing"
+        typer.echo(
+            "lem: what was taught hardly stands out of the rounding in these weights; prefer "
+            f"{instead}",
+            err=True,
+        )

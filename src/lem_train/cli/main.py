@@ -43,6 +43,16 @@ def _options(
     """Teach a language model in layers."""
 
 
+def _run() -> None:
+    """The command; typer leaves with 130, silently, where it was interrupted."""
+    try:
+        app()
+    except SystemExit as leaving:
+        if leaving.code == 130:
+            raise KeyboardInterrupt from leaving
+        raise
+
+
 def run() -> None:
     """Entry point: errors that a user can cause become one message and an exit code."""
     # transformers advises to install PyTorch; lem needs its tokenizers only.
@@ -50,7 +60,7 @@ def run() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app(standalone_mode=True)
+        _run()
     except LemError as error:
         print(f"lem: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

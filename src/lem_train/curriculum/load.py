@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import ValidationError
 
-from lem_train.curriculum.schema import Curriculum, Settings
-from lem_train.errors import ConfigError, listing
+from ..errors import ConfigError, listing
+from .schema import Curriculum, Settings
 
 _Scalar = str | int | float | bool | None
 _Loc = tuple[str | int, ...]

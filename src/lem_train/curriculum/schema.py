@@ -222,7 +222,7 @@ class FuseConfig(Frozen):
     """How a phase's weights are handed to the next one, and what the hand-over must keep."""
 
     dtype: HandOverDtype = "auto"
-    """auto is float32 for a float32 base, else bfloat16 (stochastically rounded)."""
+    """auto is float32 for a float32 or float16 base, else bfloat16 (stochastically rounded)."""
     keep: Keep = "last"
     """Which phases' fused weights stay on disk; any can be rebuilt from base and adapters."""
     min_retained: float = Field(default=0.99, ge=0, le=1)

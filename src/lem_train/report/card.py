@@ -28,7 +28,7 @@ ones before. These weights are base + Σ deltas, summed in float32 and rounded o
 - seed: {seed}
 - retained: {retained:.4f} of the summed delta stands in these weights (1 is all of it); the
   rounding error is {noise:.3g} times the delta
-{warning}
+{left_out}{warning}
 ## Lineage
 
 {table}
@@ -68,7 +68,10 @@ def model_card(fused: Fused) -> str:
         seed=fused.run.seed,
         retained=retained,
         noise=survival.noise or 0.0,
-        warning=_warning(retained),
+        left_out=f"- left out: {fused.left_out} tensors that mlx-lm does not load\n"
+        if fused.left_out
+        else "",
+        warning=_warning(retained, survival.noise or 0.0, fused.bits),
         table=_table(fused.phases),
         hashes="\n".join(_hash_row(record) for record in fused.phases),
     )
@@ -83,16 +86,23 @@ def _base(base: dict[str, Any]) -> str:
         return f"{base['repo']} at {base['commit']}"
     if "tiny" in base:
         return f"a tiny random {base['tiny']}, seed {base['seed']}: for tests, not for use"
-    return f"a local folder; config.json sha256 {base['files'].get('config.json', '?')[:16]}"
+    weights = [f"{name} {sha256[:16]}" for name, sha256 in sorted(base["files"].items())]
+    shown = [line for line in weights if ".safetensors " in line]
+    return f"a local folder; sha256 of its weights: {', '.join(shown)}"
 
 
-def _warning(retained: float) -> str:
-    if retained >= _LEAST_RETAINED:
-        return ""
-    return (
-        f"\n**Most of what the curriculum taught may be missing here:** only {retained:.0%} of the "
-        "summed delta survived the packing. Prefer more bits or an unpacked export.\n"
-    )
+def _warning(retained: float, noise: float, bits: int | None) -> str:
+    if bits and noise > 1:
+        return (
+            f"\n**The packing drowns what was taught:** its rounding error is {noise:.3g} times "
+            "the summed delta. Prefer more bits or an unpacked export.\n"
+        )
+    if retained < _LEAST_RETAINED:
+        return (
+            f"\n**Part of what was taught is missing here:** only {retained:.0%} of the summed "
+            "delta survived. Prefer more bits or an unpacked export.\n"
+        )
+    return ""
 
 
 def _table(phases: Sequence[PhaseRecord]) -> str:

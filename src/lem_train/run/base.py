@@ -12,8 +12,8 @@ from ..hashing import sha256_file
 from ..weights.tiny import build_tiny
 from .records import BaseFile
 
-# Editors and finders write into folders; what a model is does not depend on it.
-_IGNORED_PREFIXES = (".",)
+# What a model is made of. Notes, licences and what finders leave in folders do not count.
+_MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 
 
 def base_identity(
@@ -42,7 +42,7 @@ def base_identity(
 def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path:
     """The base's folder; a tiny one is built into the run, a hub one downloaded to its cache."""
     if config.tiny is not None:
-        folder = run / "base"
+        folder = run / f"base-{config.tiny}-{config.seed}"
         if not folder.exists():
             partial = fresh_folder(run / "base.partial")
             build_tiny(partial, config.tiny, config.seed)
@@ -60,7 +60,7 @@ def _hashed(folder: Path, known: dict[str, BaseFile]) -> dict[str, BaseFile]:
     files: dict[str, BaseFile] = {}
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and not path.name.startswith(_IGNORED_PREFIXES):
+            if path.is_file() and path.suffix in _MODEL_SUFFIXES:
                 stat = path.stat()
                 state = (stat.st_size, stat.st_mtime_ns)
                 old = known.get(path.name)

@@ -19,6 +19,7 @@ _FLOAT32 = 4
 # Kept for the backward pass per token and layer, in units of one activation: norms and residuals
 # of the hidden state, queries and outputs, keys and values, and the three of the MLP.
 _HIDDEN_COPIES, _HEAD_COPIES, _MLP_COPIES, _SCORE_COPIES = 8, 4, 5, 3
+_LOGIT_COPIES = 5  # 20 bytes a logit were measured at the peak
 # A training step reaches about this share of a large matrix product's rate.
 _EFFICIENCY = 0.35
 
@@ -72,17 +73,20 @@ class Cost:
 
 
 def read_shape(config: Config) -> Shape:
-    """The dimensions that a config gives, with the families' defaults."""
-    text = text_config(config)
-    heads = int(text["num_attention_heads"])
+    """The dimensions of a config, with mlx-lm's defaults for what it leaves out. Raises
+    WeightsError where mlx-lm cannot tell them."""
+    from ..weights.io import model_dimensions
+
+    args = model_dimensions(config)
+    heads = args.num_attention_heads
     return Shape(
-        hidden=int(text["hidden_size"]),
-        layers=int(text["num_hidden_layers"]),
+        hidden=args.hidden_size,
+        layers=args.num_hidden_layers,
         heads=heads,
-        kv_heads=int(text.get("num_key_value_heads") or heads),
-        head_dim=int(text.get("head_dim") or text["hidden_size"] // heads),
-        intermediate=int(text["intermediate_size"]),
-        vocabulary=int(text.get("vocab_size") or config.get("vocab_size") or 0),
+        kv_heads=getattr(args, "num_key_value_heads", None) or heads,
+        head_dim=getattr(args, "head_dim", None) or args.hidden_size // heads,
+        intermediate=args.intermediate_size,
+        vocabulary=args.vocab_size,
         tied=_tied(config),
     )
 
@@ -123,7 +127,7 @@ def estimate(
         + _SCORE_COPIES * scores * shape.heads
     )
     between = _FLOAT32 * tokens * shape.hidden * shape.layers
-    head = _FLOAT32 * 3 * rows * longest * supervised_share * shape.vocabulary
+    head = _LOGIT_COPIES * _FLOAT32 * rows * longest * supervised_share * shape.vocabulary
     optimizer = _FLOAT32 * trainable * 5  # parameter, gradient, their sum, two moments
     passes = 4 if phase.gradient_checkpointing else 3
     a_batch = prefix + rows * (mean_tokens - prefix)

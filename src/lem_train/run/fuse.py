@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
+from pydantic import ValidationError
+
 from ..curriculum.schema import Curriculum
-from ..errors import RunError, WeightsError, listing
+from ..errors import RunError, WeightsError
 from ..files import fresh_folder, move_folder
-from ..hashing import sha256_file
 from ..weights.base import open_base
-from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
+from ..weights.io import load_model
+from ..weights.lineage import measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import Survival, overall
-from .base import base_folder
+from .base import base_folder, base_identity
 from .records import PhaseRecord, RunRecord
-from .store import phase_folder, read_phase, read_run
+from .store import checked_adapter, phase_folder, read_phase, read_run
+
+_TRIAL_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Fused:
     """What was fused from what. `bits` is None for an unquantised model; `survival` measures the
-    written weights, after quantisation if there was one."""
+    written weights, after quantisation if there was one. `left_out`: tensors of the base that
+    mlx-lm's packing drops, a vision tower's for instance."""
 
     run: RunRecord
     phases: tuple[PhaseRecord, ...]
@@ -30,6 +37,7 @@ class Fused:
     dtype: str
     bits: int | None
     survival: Survival
+    left_out: int = 0
 
 
 def fuse_run(
@@ -53,25 +61,68 @@ def fuse_run(
     record = read_run(run)
     if record is None:
         raise RunError(f"{run}: expected a run folder with run.json; train one with `lem train`")
-    curriculum = Curriculum.model_validate(record.curriculum)
+    curriculum = _curriculum(run, record)
     finished = finished_phases(run, curriculum)
     chosen = _choose(run, finished, curriculum, phase)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    target = out.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise WeightsError(f"{out}: expected a folder that is new or empty; nothing is overwritten")
-    deltas = [_checked_delta(phase_folder(run, r.index, r.name), r) for r in chosen]
+    if target == Path.cwd():
+        raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
+    _refuse_changed_base(run, curriculum, record)
+    deltas = [read_delta(checked_adapter(phase_folder(run, r.index, r.name), r)) for r in chosen]
     base = open_base(base_folder(curriculum.base, record.base, run))
-    dtype = dtype or record.dtype
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = fresh_folder(out.with_name(f".{out.name}.partial"))
-    survivals = write_fused(base, deltas, partial, dtype, record.seed)
-    if bits is not None:
-        quantize_folder(partial, bits)
-        survivals = measure_folder(base, deltas, open_base(partial))
     names = tuple(p.name for p in curriculum.phases)
-    fused = Fused(record, tuple(chosen), names, dtype, bits, overall(survivals))
-    (partial / "README.md").write_text(card(fused), encoding="utf-8")
-    move_folder(partial, out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = fresh_folder(target.with_name(f".{target.name}.partial"))
+    try:
+        written = dtype or record.dtype
+        survivals = write_fused(base, deltas, partial, written, record.seed)
+        if bits is not None:
+            quantize_folder(partial, bits)
+            survivals = measure_folder(base, deltas, open_base(partial))
+        _refuse_overflow(partial, written)
+        left_out = len(base.unused) if bits is not None else 0
+        fused = Fused(record, tuple(chosen), names, written, bits, overall(survivals), left_out)
+        (partial / "README.md").write_text(card(fused), encoding="utf-8")
+        move_folder(partial, target)
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
     return fused
+
+
+def _refuse_overflow(folder: Path, dtype: str) -> None:
+    """Run the model that was written: Gemma 3, for one, overflows in float16 activations."""
+    logits = load_model(folder)(mx.arange(_TRIAL_TOKENS)[None])
+    if not mx.all(mx.isfinite(logits)).item():
+        raise WeightsError(
+            f"the fused model does not answer with finite numbers in {dtype}; use --dtype bfloat16"
+        )
+
+
+def _curriculum(run: Path, record: RunRecord) -> Curriculum:
+    try:
+        return Curriculum.model_validate(record.curriculum)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(
+            f"{run / 'run.json'}: expected the curriculum of this version of lem; {where}: "
+            f"{first['msg']}. It was written by another version or edited"
+        ) from error
+
+
+def _refuse_changed_base(run: Path, curriculum: Curriculum, record: RunRecord) -> None:
+    identity, _ = base_identity(curriculum.base, record.base_files, online=False)
+    if "files" not in identity or identity == record.base:
+        return  # a tiny base and a hub commit are what their names say
+    before, now = record.base.get("files", {}), identity["files"]
+    differing = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    raise RunError(
+        f"{run}: the base changed since the training: {', '.join(differing)} differ in "
+        f"{curriculum.base.path}; put the base back, or train again"
+    )
 
 
 def finished_phases(run: Path, curriculum: Curriculum) -> list[PhaseRecord]:
@@ -100,19 +151,3 @@ def _choose(
             + (f", or fuse what is there with --phase {done[-1]}" if done else "")
         )
     return list(finished[: done.index(wanted) + 1])
-
-
-def _checked_delta(folder: Path, record: PhaseRecord) -> Delta:
-    adapter = folder / "adapter"
-    problems = []
-    for name, expected in record.adapter.items():
-        file = adapter / name
-        if not file.is_file():
-            problems.append(f"{file}: is missing")
-        elif sha256_file(file) != expected:
-            problems.append(f"{file}: expected sha256 {expected[:12]}…, the file differs")
-    if problems:
-        raise RunError(
-            listing(f"{folder}: the adapter is not the one that was recorded:", problems)
-        )
-    return read_delta(adapter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,22 +19,22 @@ from ..data.conversation import Conversation
 from ..data.jsonl import PhaseData
 from ..data.kernel import Kernel, wrap
 from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
-from ..errors import DataError
-from ..files import fresh_folder, move_folder
+from ..errors import DataError, GateError, TrainingError, WeightsError
+from ..files import fresh_folder, move_folder, remove
 from ..hashing import sha256_file
 from ..train.evaluate import held_out_logits
 from ..train.loop import count_updates, phase_logits, train
-from ..train.lora import Adapters, add_adapters, save_adapter
+from ..train.lora import add_adapters, misfits, save_adapter
 from ..train.metrics import TrainMetrics, ValMetrics
-from ..weights.base import Base
+from ..weights.base import Base, linear_layers
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
 from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Stage, Trained, Validated
 from .plan import PhasePlan
-from .records import Losses, PhaseRecord, RowCounts, installed_versions
-from .store import begin_phase, write_phase
+from .records import Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
+from .store import begin_phase, changed_files, read_trained, write_phase, write_trained
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,70 @@ def run_phase(
 ) -> tuple[PhaseRecord, Delta]:
     """Train, fuse, verify and record a phase in its folder.
 
+    A phase that was trained but not fused, because a gate refused it, is not trained again.
+
     Raises:
-        TrainingError: a loss or gradient that is not finite.
+        TrainingError: a loss or gradient that is not finite, or no memory left.
         GateError: the fuse is under its bar. The adapter and metrics stay; nothing is handed on.
     """
+    try:
+        trained, logits = _trained(plan, rows, lineage, emit)
+        return _fuse_and_record(plan, rows, lineage, bar, trained, logits, emit)
+    except (TrainingError, GateError) as error:
+        raise type(error)(f"phase {plan.config.name}: {error}") from error
+    except RuntimeError as error:
+        if "memory" not in str(error).lower() and "allocate" not in str(error):
+            raise
+        raise TrainingError(
+            f"phase {plan.config.name}: the memory does not suffice ({error}); set "
+            "gradient_checkpointing: true, or lower batch.size or max_tokens"
+        ) from error
+
+
+def _trained(
+    plan: PhasePlan, rows: Rows, lineage: Lineage, emit: OnEvent
+) -> tuple[TrainedRecord, mx.array]:
+    """The phase's adapter in its folder, and the adapter-loaded model's held-out logits."""
     start = time.perf_counter()
-    phase = plan.config
-    folder = begin_phase(plan.folder)
-    model, adapters = _load_adapted(plan, rows, lineage, emit)
-    metrics = _train(model, rows, plan, lineage.seed, emit)
-    save_adapter(model, adapters, folder / "adapter")
-    logits = _held_out(model, rows, phase)
-    del model
-    mx.clear_cache()
+    phase, folder = plan.config, plan.folder
+    record = read_trained(folder)
+    stands = record is not None and record.fingerprint == plan.fingerprint
+    if record is None or not stands or changed_files(folder / "adapter", record.adapter):
+        record = None
+        begin_phase(folder)
+    emit(Stage(phase.name, "loading"))
+    model = load_model(lineage.weights)
+    adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
+    if record is None:
+        trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
+        emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
+        metrics = _train(model, rows, plan, lineage.seed, emit)
+        save_adapter(model, adapters, folder / "adapter")
+        record = TrainedRecord(
+            fingerprint=plan.fingerprint,
+            losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
+            adapter=_hashes(folder / "adapter"),
+            seconds=time.perf_counter() - start,
+            peak_memory=max(m.peak_memory for m in metrics if isinstance(m, TrainMetrics)),
+        )
+        write_trained(folder, record)
+    else:
+        model.load_weights(str(folder / "adapter" / "adapters.safetensors"), strict=False)
+    return record, _held_out(model, rows, phase)
+
+
+def _fuse_and_record(
+    plan: PhasePlan,
+    rows: Rows,
+    lineage: Lineage,
+    bar: FuseConfig,
+    trained: TrainedRecord,
+    logits: mx.array,
+    emit: OnEvent,
+) -> tuple[PhaseRecord, Delta]:
+    start = time.perf_counter()
+    folder, phase = plan.folder, plan.config
+    mx.clear_cache()  # the trained model is gone by now
     delta = read_delta(folder / "adapter")
     fuse_receipt = _fuse(plan, (*lineage.deltas, delta), lineage, logits, rows, bar, emit)
     record = PhaseRecord(
@@ -134,19 +184,32 @@ def run_phase(
         updates=count_updates(phase),
         train=_counts(rows.train),
         valid=_counts(rows.valid),
-        losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
+        losses=trained.losses,
         receipt=fuse_receipt,
-        adapter=_hashes(folder / "adapter"),
+        adapter=trained.adapter,
         fused=_hashes(folder / "fused"),
-        seconds=time.perf_counter() - start,
-        peak_memory=max(m.peak_memory for m in metrics if isinstance(m, TrainMetrics)),
+        seconds=trained.seconds + time.perf_counter() - start,
+        peak_memory=trained.peak_memory,
         device=str(mx.default_device()),
         versions=installed_versions(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_phase(folder, record)
+    (folder / "trained.json").unlink()  # the record says it all
     emit(PhaseFinished(record))
     return record, delta
+
+
+def refuse_misfits(base: Base, phases: Sequence[PhaseConfig]) -> None:
+    """Raise WeightsError for adapters that no module of the base can take, in any of `phases`."""
+    layers = linear_layers(base)
+    problems = [
+        f"phase {phase.name}: {problem}"
+        for phase in phases
+        for problem in misfits(phase.lora, layers)
+    ]
+    if problems:
+        raise WeightsError("\n".join(problems))
 
 
 def rebuild_fused(plan: PhasePlan, lineage: Lineage) -> None:
@@ -154,18 +217,6 @@ def rebuild_fused(plan: PhasePlan, lineage: Lineage) -> None:
     partial = fresh_folder(plan.folder / "fused.partial")
     write_fused(lineage.base, lineage.deltas, partial, lineage.dtype, lineage.seed)
     move_folder(partial, plan.folder / "fused")
-
-
-def _load_adapted(
-    plan: PhasePlan, rows: Rows, lineage: Lineage, emit: OnEvent
-) -> tuple[nn.Module, Adapters]:
-    phase = plan.config
-    emit(Stage(phase.name, "loading"))
-    model = load_model(lineage.weights)
-    adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
-    trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
-    emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
-    return model, adapters
 
 
 def _train(
@@ -194,17 +245,19 @@ def _fuse(
     name, folder = plan.config.name, plan.folder
     emit(Stage(name, "fusing"))
     partial = fresh_folder(folder / "fused.partial")
-    survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)
-    emit(Stage(name, "verifying"))
-    fused = load_model(partial)
-    logits = _held_out(fused, rows, plan.config)
-    del fused
-    mx.clear_cache()
-    result = receipt(survivals, lineage.dtype, reference, logits)
-    if found := shortfalls(result, bar):
-        shutil.rmtree(partial)
-        raise refuse(name, found, _alternatives(lineage, deltas))
-    move_folder(partial, folder / "fused")
+    try:
+        survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)
+        emit(Stage(name, "verifying"))
+        fused = load_model(partial)
+        logits = _held_out(fused, rows, plan.config)
+        del fused
+        mx.clear_cache()
+        result = receipt(survivals, lineage.dtype, reference, logits)
+        if found := shortfalls(result, bar):
+            raise refuse(found, _alternatives(lineage, deltas, bar))
+        move_folder(partial, folder / "fused")
+    finally:
+        remove(partial)
     return result
 
 
@@ -213,12 +266,13 @@ def _held_out(model: nn.Module, rows: Rows, phase: PhaseConfig) -> mx.array:
     return held_out_logits(model, logits, rows.valid.examples, phase.batch.size)
 
 
-def _alternatives(lineage: Lineage, deltas: Sequence[Delta]) -> dict[str, float | None]:
-    others = {"bfloat16", "float32"} - {lineage.dtype}
-    return {
+def _alternatives(lineage: Lineage, deltas: Sequence[Delta], bar: FuseConfig) -> dict[str, float]:
+    """Other dtypes that would keep enough, and what they would retain."""
+    shares = {
         dtype: overall(measure_fused(lineage.base, deltas, dtype, lineage.seed)).retained
-        for dtype in sorted(others)
+        for dtype in sorted({"bfloat16", "float32"} - {lineage.dtype})
     }
+    return {d: share for d, share in shares.items() if share and share >= bar.min_retained}
 
 
 def _event(phase: str, metrics: TrainMetrics | ValMetrics) -> Event:

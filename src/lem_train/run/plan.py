@@ -12,17 +12,18 @@ from ..errors import ConfigError
 from ..hashing import sha256_json
 from ..weights.verify import shortfalls
 from .records import TRAINER_VERSION, PhaseInputs, PhaseRecord
-from .store import phase_folder, read_phase
+from .store import phase_folder, read_phase, read_trained
 
-Action = Literal["train", "reuse"]
+Action = Literal["train", "reuse", "stop"]
 
 # Settings that change what is shown or refused, not what is learned.
-_WITHOUT_EFFECT = {"data", "evaluate_every", "gradient_checkpointing"}
+_WITHOUT_EFFECT = {"data", "evaluate_every"}
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase: what happens to it, and why."""
+    """One phase: what happens to it, and why. `stop`: it stands, but its fuse is under a bar that
+    was raised since; nothing runs until the bar or the phase is changed."""
 
     index: int
     config: PhaseConfig
@@ -49,26 +50,31 @@ def plan_phases(
         kernel_sha256: of the kernel files; None where the curriculum has none.
         data_sha256: of each phase's data.
     """
-    parent = sha256_json(
-        {
-            "base": base,
-            "seed": curriculum.seed,
-            "dtype": curriculum.fuse.dtype,
-            "trainer": TRAINER_VERSION,
-        }
-    )
+    start = {
+        "base": base,
+        "seed": curriculum.seed,
+        "fuse.dtype": curriculum.fuse.dtype,
+        "trainer": TRAINER_VERSION,
+    }
+    parent = sha256_json(start)
     plans: list[PhasePlan] = []
     rerun: str | None = None
     for index, phase in enumerate(curriculum.phases):
         inputs = PhaseInputs(
             parent=parent,
+            start=None if plans else start,
             settings=phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
             kernel=kernel_sha256 if phase.wrap != "none" else None,
             data=data_sha256[index],
         )
         parent = sha256_json(inputs.model_dump())
         folder = phase_folder(run, index, phase.name)
-        action, reason = _decide(read_phase(folder), inputs, parent, rerun, curriculum.fuse)
+        previous = plans[-1].config.name if plans else None
+        record = read_phase(folder)
+        action, reason = _decide(record, inputs, previous, rerun, curriculum.fuse)
+        trained = read_trained(folder) if record is None else None
+        if trained is not None and trained.fingerprint == parent:
+            reason = "trained, to be fused"
         if action == "train" and rerun is None:
             rerun = phase.name
         plans.append(PhasePlan(index, phase, folder, inputs, parent, action, reason))
@@ -88,7 +94,7 @@ def until(plans: Sequence[PhasePlan], name: str | None) -> tuple[PhasePlan, ...]
 def _decide(
     record: PhaseRecord | None,
     inputs: PhaseInputs,
-    fingerprint: str,
+    previous: str | None,
     rerun: str | None,
     bar: FuseConfig,
 ) -> tuple[Action, str]:
@@ -99,25 +105,33 @@ def _decide(
         return "train", "; ".join(changes)
     if rerun is not None:
         return "train", f"builds on {rerun}, which is trained anew"
-    if record.fingerprint != fingerprint:
-        return "train", "the base, the seed or the trainer changed"
+    if record.inputs.parent != inputs.parent:
+        return "train", f"builds on {previous}, which was trained anew"
     if under := shortfalls(record.receipt, bar):
-        return "train", f"its fuse is under the bar: {under[0]}"
+        return "stop", f"its fuse is under the bar: {under[0]}"
     return "reuse", "unchanged"
 
 
 def _changes(before: PhaseInputs, now: PhaseInputs) -> list[str]:
     """What differs in the phase itself, in a user's words."""
-    found = []
-    old, new = _flat(before.settings), _flat(now.settings)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            found.append(f"{key} {old.get(key)} → {new.get(key)}")
+    old, new = before.start or {}, now.start or {}
+    found = ["the base changed"] if old.get("base") != new.get("base") else []
+    found += _differences(_but(old, "base"), _but(new, "base"))
+    found += _differences(_flat(before.settings), _flat(now.settings))
     if before.data != now.data:
         found.append("its data changed")
     if before.kernel != now.kernel and before.settings.get("wrap") == now.settings.get("wrap"):
         found.append("the kernel changed")
     return found
+
+
+def _but(values: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != key}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    keys = sorted(old.keys() | new.keys())
+    return [f"{k} {old.get(k)} → {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,14 +14,13 @@ from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
 from ..data.jsonl import PhaseData
 from ..data.tokenize import Tokenized
 from ..errors import DataError, WeightsError
-from ..weights.folder import Config, read_config, tensor_specs
-from .estimate import Cost, estimate, measured_rate, read_shape
+from ..weights.folder import Config, read_config, tensor_specs, text_config
+from .estimate import Cost, Shape, estimate, measured_rate, read_shape
 from .plan import PhasePlan
 from .runner import Prepared, prepare, read_all
 from .store import read_phase
 
 _NO_LIMIT = 1 << 30
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,13 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
     with _tokenizer_folder(curriculum.base, prepared, run, notes) as (folder, stands_in):
         chat = load_chat_tokenizer(folder)
         splits = _tokenize(prepared, data, chat)
-        config = None if stands_in else read_config(folder)
+        shape = None if stands_in else _shape(read_config(folder), notes)
+        dtype_bytes = None if stands_in else _dtype_bytes(curriculum, read_config(folder))
         weight_bytes = None if stands_in else _weight_bytes(folder)
-    rate = None if config is None else measured_rate()
+    rate = None if shape is None else measured_rate()
     phases = _corrected(
         [
-            _preview(plan, *splits[plan.config.name], curriculum, config, weight_bytes, rate)
+            _preview(plan, *splits[plan.config.name], shape, dtype_bytes, weight_bytes, rate)
             for plan in prepared.plans
         ]
     )
@@ -107,26 +107,27 @@ def _preview(
     plan: PhasePlan,
     train: Tokenized,
     valid: Tokenized,
-    curriculum: Curriculum,
-    config: Config | None,
+    shape: Shape | None,
+    dtype_bytes: int | None,
     weight_bytes: int | None,
     rate: float | None,
 ) -> Preview:
     from ..train.loop import count_updates, shared_prefix
+    from ..train.lora import misfits
 
     phase = plan.config
     rows, held_out = _split(train, phase), _split(valid, phase)
     prefix = shared_prefix(train.examples, valid.examples, phase)
     cost = seconds = None
-    if config is not None and rate is not None:
-        shape = read_shape(config)
-        size = _DTYPE_BYTES.get(_dtype(curriculum, config), 2)
+    warnings = list(_warnings(phase, rows, held_out, count_updates(phase)))
+    if shape is not None and dtype_bytes is not None and rate is not None:
+        warnings += misfits(phase.lora, [frozenset(shape.linear())] * shape.layers)
         fitting = [n for n in rows.lengths if n <= phase.max_tokens] or [phase.max_tokens]
         cost = estimate(
             shape,
             phase,
-            weight_bytes or shape.parameters * size,
-            size,
+            weight_bytes or shape.parameters * dtype_bytes,
+            dtype_bytes,
             float(np.mean(fitting)),
             max(fitting),
             rows.supervised / sum(rows.lengths),
@@ -141,7 +142,7 @@ def _preview(
         count_updates(phase),
         cost,
         seconds,
-        tuple(_warnings(phase, rows, held_out, count_updates(phase))),
+        tuple(warnings),
     )
 
 
@@ -154,7 +155,7 @@ def _split(split: Tokenized, phase: PhaseConfig) -> Split:
 
 def _warnings(phase: PhaseConfig, train: Split, valid: Split, updates: int) -> Iterator[str]:
     warmup = phase.optimizer.warmup_updates
-    if warmup >= updates:
+    if warmup > updates:
         yield (
             f"the warm-up ({warmup} updates) does not end within the phase ({updates} updates): "
             f"the learning rate stays below {phase.optimizer.learning_rate:g}"
@@ -202,11 +203,20 @@ def _weight_bytes(folder: Path) -> int | None:
         return None
 
 
-def _dtype(curriculum: Curriculum, config: Config) -> str:
-    if curriculum.fuse.dtype != "auto":
-        return curriculum.fuse.dtype
-    base = config.get("dtype") or config.get("torch_dtype")
-    return "float32" if base == "float32" and "quantization" not in config else "bfloat16"
+def _shape(config: Config, notes: list[str]) -> Shape | None:
+    try:
+        return read_shape(config)
+    except WeightsError as error:
+        notes.append(f"{error}; memory, disk and time are not estimated")
+        return None
+
+
+def _dtype_bytes(curriculum: Curriculum, config: Config) -> int:
+    """Of an element that is handed on; see `hand_over_dtype`, which looks at the weights."""
+    text = text_config(config)
+    base = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")
+    wide = base in ("float32", "float16") and "quantization" not in config
+    return {"float32": 4, "bfloat16": 2, "auto": 4 if wide else 2}[curriculum.fuse.dtype]
 
 
 def _corrected(phases: list[Preview]) -> list[Preview]:
@@ -214,7 +224,9 @@ def _corrected(phases: list[Preview]) -> list[Preview]:
     ratios = [
         record.seconds / preview.seconds
         for preview in phases
-        if preview.seconds and (record := read_phase(preview.plan.folder)) is not None
+        if preview.plan.action == "reuse"  # its settings are those that were timed
+        and preview.seconds
+        and (record := read_phase(preview.plan.folder)) is not None
     ]
     if not ratios:
         return phases

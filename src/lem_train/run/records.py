@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ..weights.verify import FuseReceipt
-
-RECORD_VERSION = 1
 
 # Part of every fingerprint. Raise it when a change makes the same inputs train to other weights.
 TRAINER_VERSION = 1
@@ -33,10 +31,12 @@ class Versions(_Record):
 class PhaseInputs(_Record):
     """All that a phase's weights depend on; the fingerprint is their hash.
 
-    `parent` is the fingerprint of the phase before, or of the base and the run's own settings.
+    `parent` is the fingerprint of the phase before. The first phase has none before it: its
+    `start` holds the base's identity and the run's own settings, and `parent` is their hash.
     """
 
     parent: str
+    start: dict[str, Any] | None = None
     settings: dict[str, Any]
     kernel: str | None
     data: str
@@ -63,13 +63,25 @@ class Losses(_Record):
     val_end: float
 
 
+class TrainedRecord(_Record):
+    """A trained phase that is not fused yet; `adapter`: sha256 by file name."""
+
+    record_version: Literal[1] = 1
+    fingerprint: str
+    losses: Losses
+    adapter: dict[str, str]
+    seconds: float
+    peak_memory: int
+
+
 class PhaseRecord(_Record):
     """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
 
-    `adapter` and `fused`: sha256 by file name; `fused` is empty where `keep` let it go.
+    `adapter` and `fused`: sha256 by file name. Fused weights that `keep` let go of have their
+    hashes here still: they can be rebuilt, and checked.
     """
 
-    record_version: int = RECORD_VERSION
+    record_version: Literal[1] = 1
     index: int
     name: str
     fingerprint: str
@@ -100,7 +112,7 @@ class BaseFile(_Record):
 class RunRecord(_Record):
     """The run as a whole: what it starts from."""
 
-    record_version: int = RECORD_VERSION
+    record_version: Literal[1] = 1
     name: str
     base: dict[str, Any]
     base_files: dict[str, BaseFile] = {}

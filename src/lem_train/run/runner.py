@@ -7,17 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
-from ..errors import DataError
+from ..errors import DataError, GateError, listing
 from .base import base_folder, base_identity
 from .events import OnEvent, RunFinished, RunPlanned
 from .plan import PhasePlan, plan_phases, until
-from .records import BaseFile, RunRecord
-from .store import read_run, write_run, writing
+from .records import BaseFile, PhaseRecord, RunRecord
+from .store import changed_files, checked_adapter, read_phase, read_run, write_run, writing
+
+if TYPE_CHECKING:
+    from .phase import Lineage
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,34 @@ def train_curriculum(
     start = time.perf_counter()
     prepared = prepare(curriculum, run, online=True)
     plans = until(prepared.plans, until_phase)
+    if stopped := [f"{p.config.name}: {p.reason}" for p in plans if p.action == "stop"]:
+        advice = "lower the bar, or change the phase; nothing was trained or removed"
+        raise GateError(listing("finished phases are under the bar:", [*stopped, advice]))
     emit(RunPlanned(curriculum.name, run, plans))
     trained = sum(plan.action == "train" for plan in plans)
     if trained:
         data = read_all([plan.config for plan in plans if plan.action == "train"])
         with writing(run):
             _train_phases(curriculum, run, prepared, plans, data, emit)
+    else:
+        _refresh_record(curriculum, run, prepared)
     emit(RunFinished(run, trained, time.perf_counter() - start))
+
+
+def _refresh_record(curriculum: Curriculum, run: Path, prepared: Prepared) -> None:
+    """The curriculum may have changed though nothing has to be trained: a phase less, a bar."""
+    dtype = _record(prepared.plans[0]).receipt.dtype
+    record, before = _run_record(curriculum, prepared, dtype), read_run(run)
+    if before is None or _without_paths(record) != _without_paths(before):
+        with writing(run):
+            write_run(run, record)
+
+
+def _without_paths(record: RunRecord) -> dict[str, Any]:
+    """Where the files lie is no part of what a run is; their bytes are hashed elsewhere."""
+    fields = record.model_dump(exclude={"curriculum": {"kernel", "base"}})
+    phases = [{**phase, "data": None} for phase in fields["curriculum"]["phases"]]
+    return {**fields, "curriculum": {**fields["curriculum"], "phases": phases}}
 
 
 def read_all(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
@@ -91,7 +115,7 @@ def _train_phases(
     from ..weights.base import open_base
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
-    from .phase import Lineage, prepare_rows, rebuild_fused, run_phase
+    from .phase import Lineage, prepare_rows, refuse_misfits, run_phase
 
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
     folder = base_folder(curriculum.base, prepared.base, run)
@@ -108,33 +132,51 @@ def _train_phases(
         raise DataError("\n".join(problems))
 
     base = open_base(folder)
+    refuse_misfits(base, [plan.config for plan in plans if plan.action == "train"])
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
     write_run(run, _run_record(curriculum, prepared, dtype))
     deltas: tuple[Delta, ...] = ()
-    previous: PhasePlan | None = None
-    for plan in plans:
+    weights, trusted = folder, True
+    for number, plan in enumerate(plans):
+        lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
         if plan.action == "reuse":
-            deltas = (*deltas, read_delta(plan.folder / "adapter"))
-        else:
-            if previous is not None and not (previous.folder / "fused").exists():
-                rebuild_fused(previous, Lineage(base, deltas, folder, dtype, curriculum.seed))
-            weights = previous.folder / "fused" if previous else folder
-            lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
-            _, delta = run_phase(plan, rows[plan.config.name], lineage, curriculum.fuse, emit)
-            deltas = (*deltas, delta)
-            if curriculum.fuse.keep != "all":
-                _let_go(previous)  # the next phase stands; base and adapters can rebuild this one
-        previous = plan
+            deltas = (*deltas, read_delta(checked_adapter(plan.folder, _record(plan))))
+            weights, trusted = plan.folder / "fused", False
+            continue
+        if not trusted:
+            _restore_fused(plans[number - 1], lineage)
+        _, delta = run_phase(plan, rows[plan.config.name], lineage, curriculum.fuse, emit)
+        deltas = (*deltas, delta)
+        weights, trusted = plan.folder / "fused", True
+        if curriculum.fuse.keep != "all":
+            _let_go(plans[:number])  # the phase stands; base and adapters can rebuild the others
     if curriculum.fuse.keep == "none":
-        _let_go(previous)
+        _let_go(plans)
 
 
-def _let_go(plan: PhasePlan | None) -> None:
-    if plan is not None:
+def _restore_fused(plan: PhasePlan, lineage: Lineage) -> None:
+    """See to it that a reused phase's fused weights are there, and as they were recorded."""
+    from .phase import rebuild_fused
+
+    if changed_files(plan.folder / "fused", _record(plan).fused):
+        rebuild_fused(plan, lineage)
+
+
+def _record(plan: PhasePlan) -> PhaseRecord:
+    record = read_phase(plan.folder)
+    assert record is not None, "a reused phase has a record"
+    return record
+
+
+def _let_go(plans: Sequence[PhasePlan]) -> None:
+    for plan in plans:
         shutil.rmtree(plan.folder / "fused", ignore_errors=True)
 
 
 def _run_record(curriculum: Curriculum, prepared: Prepared, dtype: str) -> RunRecord:
+    if curriculum.base.path is not None:  # `lem fuse` may be called from another folder
+        base = curriculum.base.model_copy(update={"path": curriculum.base.path.absolute()})
+        curriculum = curriculum.model_copy(update={"base": base})
     return RunRecord(
         name=curriculum.name,
         base=prepared.base,

@@ -2,8 +2,9 @@
 
 runs/<name>/
   run.json                 what the run starts from
-  base/                    the tiny base, where the curriculum asks for one
+  base-<arch>-<seed>/      the tiny base, where the curriculum asks for one
   NN-<phase>/phase.json    written last; without it the phase did not happen
+             trained.json  written before the fuse: a fuse that is refused costs no training
              adapter/      the phase's LoRA factors, float32, in mlx-lm's format
              metrics.jsonl one line an iteration, one a validation
              fused/        base + Σ deltas, a complete Hugging Face folder
@@ -21,9 +22,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import RunError
-from ..files import fresh_folder, write_atomic
-from .records import PhaseRecord, RunRecord
+from ..errors import RunError, listing
+from ..files import remove, write_atomic
+from ..hashing import sha256_file
+from .records import PhaseRecord, RunRecord, TrainedRecord
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
@@ -48,15 +50,52 @@ def write_run(run: Path, record: RunRecord) -> None:
     _write(run / "run.json", record)
 
 
+def read_trained(folder: Path) -> TrainedRecord | None:
+    """What a training left that is not fused yet, or None."""
+    return _read(folder / "trained.json", TrainedRecord)
+
+
+def write_trained(folder: Path, record: TrainedRecord) -> None:
+    """Write trained.json, atomically."""
+    _write(folder / "trained.json", record)
+
+
 def write_phase(folder: Path, record: PhaseRecord) -> None:
     """Write phase.json, atomically; everything it vouches for is on the disk by now."""
     _write(folder / "phase.json", record)
 
 
 def begin_phase(folder: Path) -> Path:
-    """An empty phase folder. The old record goes first: it vouches for what is being removed."""
-    (folder / "phase.json").unlink(missing_ok=True)
-    return fresh_folder(folder)
+    """A phase folder without what an earlier training left. The old record goes first: it vouches
+    for the rest. Files that are not ours stay."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("phase.json", "trained.json", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("adapter", "fused", "fused.partial"):
+        remove(folder / name)
+    return folder
+
+
+def changed_files(folder: Path, hashes: dict[str, str]) -> list[str]:
+    """Which files of `folder` are not as recorded (sha256 by name), in words."""
+    found = []
+    for name, expected in hashes.items():
+        file = folder / name
+        if not file.is_file():
+            found.append(f"{file}: is missing")
+        elif sha256_file(file) != expected:
+            found.append(f"{file}: expected sha256 {expected[:12]}…, the file differs")
+    return found
+
+
+def checked_adapter(folder: Path, record: PhaseRecord) -> Path:
+    """The adapter's folder of a finished phase. Raises RunError when it is not as recorded."""
+    if changed := changed_files(folder / "adapter", record.adapter):
+        title = f"{folder}: the adapter is not the one that was recorded:"
+        raise RunError(listing(title, [*changed, "put it back, or remove the phase's folder"]))
+    return folder / "adapter"
 
 
 @contextmanager
@@ -70,6 +109,10 @@ def writing(run: Path) -> Iterator[None]:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        if any(run.iterdir()) and not ((run / "lock").exists() or (run / "run.json").exists()):
+            raise RunError(
+                f"{run}: expected a run folder, or one that is new or empty; name another"
+            )
         handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise RunError(f"{run}: cannot be written ({error.strerror})") from error

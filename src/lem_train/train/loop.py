@@ -83,6 +83,11 @@ def train(
     def validate(iteration: int) -> ValMetrics:
         start = time.perf_counter()
         val_loss = evaluate(model, logits, validation, phase.batch.size)
+        if not math.isfinite(val_loss):
+            raise TrainingError(
+                f"iteration {iteration}: expected a finite validation loss, got {val_loss}; "
+                "lower optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+            )
         return ValMetrics(iteration, val_loss, time.perf_counter() - start)
 
     yield validate(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,12 @@ def add_adapters(model: nn.Module, config: LoraConfig, seed: int, phase: str) ->
         WeightsError: more layers wanted than the model has, or a key that is no linear module.
     """
     layers = model.layers
+    names = [_linear_names(layer) for layer in layers]
+    if problems := misfits(config, names):
+        raise WeightsError("\n".join(problems))
     num_layers = len(layers) if config.layers == "all" else config.layers
-    if num_layers > len(layers):
-        raise WeightsError(
-            f"lora.layers: expected at most {len(layers)}, the model's layers, got {num_layers}; "
-            "say `all` for every layer"
-        )
+    keys = tuple(sorted(config.keys or frozenset().union(*names[-num_layers:])))
     model.freeze()
-    keys = _linear_keys(layers[-num_layers:], config)
     for layer in layers[-num_layers:]:
         named = [(name, module) for name, module in layer.named_modules() if name in keys]
         layer.update_modules(
@@ -140,18 +138,26 @@ def _adapter(linear: nn.Module, config: LoraConfig) -> LoRALinear:
     return adapter
 
 
-def _linear_keys(layers: list[nn.Module], config: LoraConfig) -> tuple[str, ...]:
-    linear = {
-        name
-        for layer in layers
-        for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear | nn.QuantizedLinear)
-    }
-    if config.keys is None:
-        return tuple(sorted(linear))
-    if unknown := sorted(set(config.keys) - linear):
-        raise WeightsError(
+def misfits(config: LoraConfig, layers: Sequence[frozenset[str]]) -> list[str]:
+    """What in `config` no model with these linear modules (by layer) can take, in words."""
+    if config.layers != "all" and config.layers > len(layers):
+        return [
+            f"lora.layers: expected at most {len(layers)}, the model's layers, got "
+            f"{config.layers}; say `all` for every layer"
+        ]
+    chosen = layers if config.layers == "all" else layers[-config.layers :]
+    linear: frozenset[str] = frozenset().union(*chosen)
+    if unknown := sorted(set(config.keys or ()) - linear):
+        return [
             f"lora.keys: expected linear modules of a layer ({', '.join(sorted(linear))}), "
             f"got {', '.join(unknown)}"
-        )
-    return tuple(sorted(config.keys))
+        ]
+    return []
+
+
+def _linear_names(layer: nn.Module) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear | nn.QuantizedLinear)
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..errors import WeightsError
-from .folder import TensorSpec, read_config, tensor_specs, weight_files
+from ..errors import WeightsError, listing
+from .folder import DTYPE_BYTES, TensorSpec, read_config, tensor_specs, weight_files
 from .io import load_model, load_tensors
+
+_IN_LAYER = re.compile(r"\blayers\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Base:
     `modules`: a weight's name on disk → path of its module in mlx-lm's model.
     `quantized`: name of a weight on disk → how it is packed.
     `companions`: name of a weight on disk → {"scales": name, "biases": name} on disk.
+    `unused`: tensors on disk that mlx-lm does not load, a vision tower's for instance.
     """
 
     folder: Path
@@ -39,6 +44,7 @@ class Base:
     modules: dict[str, str]
     quantized: dict[str, Quantization]
     companions: dict[str, dict[str, str]]
+    unused: tuple[str, ...]
 
     def shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The tensor's shape once dequantised."""
@@ -82,7 +88,19 @@ def open_base(folder: Path) -> Base:
     _refuse_foreign_packing(folder, quantized)
     hidden = {name for parts in companions.values() for name in parts.values()}
     specs = tuple(spec for spec in tensor_specs(folder) if spec.name not in hidden)
-    return Base(folder, specs, modules, quantized, companions)
+    _refuse_odd_tensors(folder, specs)
+    unused = tuple(spec.name for spec in specs if spec.name not in names.values())
+    return Base(folder, specs, modules, quantized, companions, unused)
+
+
+def linear_layers(base: Base) -> list[frozenset[str]]:
+    """Names of the linear modules of each transformer layer, as an adapter's keys name them."""
+    layers: dict[int, set[str]] = {}
+    for spec in base.specs:
+        found = _IN_LAYER.search(base.modules.get(spec.name, ""))
+        if found and len(spec.shape) == 2:
+            layers.setdefault(int(found[1]), set()).add(found[2])
+    return [frozenset(names) for _, names in sorted(layers.items())]
 
 
 def base_tensors(base: Base) -> dict[str, mx.array]:
@@ -134,6 +152,24 @@ def _quantization(path: str, module: nn.Module) -> Quantization:
     if "global_scale" in module:
         raise WeightsError(f"{path}: nvfp4 with a tensor scale cannot be a base; dequantise it")
     return Quantization(module.group_size, module.bits, module.mode)
+
+
+def _refuse_odd_tensors(folder: Path, specs: Sequence[TensorSpec]) -> None:
+    """Refuse what could be read but not written again as it was."""
+    seen: dict[str, str] = {}
+    problems = []
+    for spec in specs:
+        if spec.name in seen:
+            problems.append(
+                f"{spec.name} is in {seen[spec.name]} and in {spec.file.name}; keep one"
+            )
+        elif spec.dtype not in DTYPE_BYTES:
+            problems.append(f"{spec.name}: expected a known dtype, got {spec.dtype}")
+        elif spec.name.endswith(".scales"):
+            problems.append(f"{spec.name}: packed, but no part of the language model; unpack it")
+        seen[spec.name] = spec.file.name
+    if problems:
+        raise WeightsError(listing(f"{folder}: cannot be a base:", problems, most=20))
 
 
 def _refuse_foreign_packing(folder: Path, quantized: dict[str, Quantization]) -> None:

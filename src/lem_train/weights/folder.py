@@ -19,10 +19,12 @@ from ..errors import WeightsError
 Config = dict[str, Any]
 
 _FLOATS = {"F32": 4, "F16": 2, "BF16": 2}
-_BYTES = {**_FLOATS, "F64": 8, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
+_INTEGERS = {"U64": 8, "I64": 8, "U32": 4, "I32": 4, "U16": 2, "I16": 2}
+_SMALL = {"U8": 1, "I8": 1, "BOOL": 1}
+DTYPE_BYTES = {**_FLOATS, **_INTEGERS, **_SMALL}
 
 # What belongs to the weights or is written anew; everything else in a base travels along.
-_NOT_COPIED = {"config.json", "README.md", "model.safetensors.index.json"}
+_NOT_COPIED = {"config.json", "README.md", "model.safetensors.index.json", "hf_quant_config.json"}
 _COPIED_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
 
 
@@ -37,7 +39,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        size = _BYTES.get(self.dtype, 1)
+        size = DTYPE_BYTES.get(self.dtype, 1)
         for length in self.shape:
             size *= length
         return size
@@ -71,6 +73,7 @@ def complete_config(config: Config) -> Config:
     config = dict(config)
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = _complete_text(config["text_config"])
+        _fill(config, "vocab_size", config["text_config"].get("vocab_size"))
         return config
     return _complete_text(config)
 
@@ -85,14 +88,25 @@ def _complete_text(config: Config) -> Config:
     config = dict(config)
     rope = config.get("rope_parameters")
     if isinstance(rope, dict):
-        full = rope.get("full_attention", rope)
-        sliding = rope.get("sliding_attention", {})
+        full = rope.get("full_attention", rope) or {}
+        sliding = rope.get("sliding_attention") or {}
         _fill(config, "rope_theta", full.get("rope_theta"))
         _fill(config, "rope_local_base_freq", sliding.get("rope_theta"))
         if full.get("rope_type", "default") != "default":
             _fill(config, "rope_scaling", full)
+    if config.get("model_type") == "mistral" and config.get("sliding_window"):
+        raise WeightsError(
+            f"config.json: expected no sliding_window, got {config['sliding_window']}: mlx-lm "
+            "would run this Mistral without it; set it to null if no row is longer"
+        )
     if config.get("model_type", "").startswith("gemma3"):
-        _fill(config, "sliding_window_pattern", _sliding_pattern(config.get("layer_types")))
+        pattern = _sliding_pattern(config.get("layer_types"))
+        _fill(config, "sliding_window_pattern", pattern)
+        if pattern not in (None, config["sliding_window_pattern"]):
+            raise WeightsError(
+                f"config.json: sliding_window_pattern {config['sliding_window_pattern']} "
+                "contradicts layer_types"
+            )
     return config
 
 
@@ -103,8 +117,13 @@ def _fill(config: Config, key: str, value: Any) -> None:
 
 def _sliding_pattern(layer_types: list[str] | None) -> int | None:
     """Every how manieth layer sees everything; mlx-lm knows only such regular patterns."""
-    if not layer_types or "full_attention" not in layer_types:
+    if not layer_types:
         return None
+    if "full_attention" not in layer_types:
+        raise WeightsError(
+            "config.json: expected a full_attention layer in layer_types, got sliding ones only; "
+            "mlx-lm cannot run this model"
+        )
     pattern = layer_types.index("full_attention") + 1
     regular = [
         "full_attention" if (i + 1) % pattern == 0 else "sliding_attention"
@@ -134,7 +153,7 @@ def tensor_specs(folder: Path) -> list[TensorSpec]:
 def _specs(file: Path) -> Iterator[TensorSpec]:
     try:
         with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+            for name in tensors.offset_keys():
                 part = tensors.get_slice(name)
                 yield TensorSpec(name, file, part.get_dtype(), tuple(part.get_shape()))
     except (SafetensorError, OSError) as error:

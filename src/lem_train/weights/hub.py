@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from ..errors import WeightsError
 
+_TIMEOUT_SECONDS = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Weights only as safetensors; never a pickle, never code.
 _TOKENIZER_FILES = ["*.json", "tokenizer.model", "*.jinja", "*.txt"]
-_FILES = [*_TOKENIZER_FILES, "*.safetensors"]
+_FILES = [*_TOKENIZER_FILES, "model*.safetensors"]
 
 
 def download(repo: str, revision: str) -> Path:
@@ -43,7 +46,7 @@ def commit_of(repo: str, revision: str) -> str:
         return revision
     try:
         path = hf_hub_download(repo, "config.json", revision=revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # its transport's exceptions are no part of the hub's API
         raise _explained(repo, revision, error) from error
     return Path(path).parent.name
 
@@ -55,9 +58,46 @@ def cached_commit(repo: str, revision: str) -> str:
 
 
 def _snapshot(repo: str, revision: str, patterns: list[str]) -> Path:
+    """From the cache without a network where it is complete there, else from the hub."""
+    cached = _cached(repo, revision, patterns)
+    if cached is not None:
+        return cached
+    _ask_once(repo, revision)
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # its transport's exceptions are no part of the hub's API
+        raise _explained(repo, revision, error) from error
+
+
+def _cached(repo: str, revision: str, patterns: list[str]) -> Path | None:
+    """The cached snapshot if it has what is wanted: a folder alone says little, because asking for
+    config.json makes one too."""
+    try:
+        folder = Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=patterns, local_files_only=True
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
+    except ValueError as error:  # a name that cannot be a repository's
+        raise _explained(repo, revision, error) from error
+    wanted = {"tokenizer.json"}
+    if patterns is _FILES:
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            wanted |= set(json.loads(index.read_bytes())["weight_map"].values())
+        else:
+            wanted.add("model.safetensors")
+    return folder if all((folder / name).is_file() for name in wanted) else None
+
+
+def _ask_once(repo: str, revision: str) -> None:
+    """One short question before the long download: without a network, that one would try again
+    and again for half a minute."""
+    try:
+        HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS)
+    except Exception as error:  # its transport's exceptions are no part of the hub's API
         raise _explained(repo, revision, error) from error
 
 
@@ -69,6 +109,14 @@ def _explained(repo: str, revision: str, error: Exception) -> WeightsError:
         hint = f"expected a model at {page}; check base.repo, or log in if it is private"
     elif isinstance(error, RevisionNotFoundError):
         hint = f"expected revision {revision}; check base.revision"
+    elif isinstance(error, RemoteEntryNotFoundError):
+        hint = "expected a config.json in it; is it a model in Hugging Face layout?"
+    elif isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError):
+        hint = f"expected base.repo as owner/name: {error}"
+    elif isinstance(error, OSError) and not isinstance(
+        error, HfHubHTTPError | LocalEntryNotFoundError | ConnectionError
+    ):
+        hint = str(error)
     else:
         hint = "it is not in the local cache and the hub cannot be reached"
     return WeightsError(f"base {repo} at {revision[:12]}: {hint} ({type(error).__name__})")

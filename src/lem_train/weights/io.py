@@ -6,7 +6,6 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,20 @@ from ..data.tokenize import ChatTokenizer, Span, TemplateError
 from ..errors import WeightsError
 from .folder import read_config
 
-_DTYPE_NAMES = {
-    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8",
-    mx.int64: "I64", mx.int32: "I32",
+DTYPES = {
+    "F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "BOOL": mx.bool_,
+    "U64": mx.uint64, "U32": mx.uint32, "U16": mx.uint16, "U8": mx.uint8,
+    "I64": mx.int64, "I32": mx.int32, "I16": mx.int16, "I8": mx.int8,
 }  # fmt: skip
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Some templates print today's date (Llama 3.2 does). A row's tokens must not depend on the day it
-# is trained on, so they get the date that Llama's own template falls back to.
-_DATE = date(2024, 7, 26)
-_FIXED_DATE = {"date_string": f"{_DATE:%d %b %Y}", "strftime_now": _DATE.strftime}
+# is trained on, so they get the date that Llama's own template falls back to. transformers offers
+# the clock as a global of the template; a macro of the same name stands before it.
+_DATE = "26 Jul 2024"
+_NO_CLOCK = "{%- macro strftime_now(format) -%}" + _DATE + "{%- endmacro %}"
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 def load_model(
@@ -46,7 +50,7 @@ def load_model(
     options = {} if model_classes is None else {"get_model_classes": model_classes}
     try:
         model, _ = mlx_lm_load_model(folder, lazy=lazy, model_config=config, **options)
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+    except Exception as error:  # a model's own code may raise anything at a config it dislikes
         raise WeightsError(f"{folder}: mlx-lm cannot load this model: {error}") from error
     return model
 
@@ -59,9 +63,15 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     """
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise WeightsError(
+            f"{folder}: the tokenizer cannot be loaded: expected one of "
+            f"{', '.join(_TOKENIZER_FILES)}, found none"
+        )
+    _read_object(folder / "tokenizer_config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # as with models
         raise WeightsError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
     if not tokenizer.is_fast:
         raise WeightsError(f"{folder}: expected a tokenizer.json (a fast tokenizer), found none")
@@ -71,15 +81,17 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
             "instruction-tuned base, or put the template beside its tokenizer"
         )
 
+    _take_the_clock_away(tokenizer)
+
     def rendered(messages: tuple[Message, ...], prompt: bool) -> str:
         try:
             return tokenizer.apply_chat_template(
                 [asdict(message) for message in messages],
                 tokenize=False,
                 add_generation_prompt=prompt,
-                **_FIXED_DATE,
+                date_string=_DATE,
             )
-        except JinjaError as error:
+        except (JinjaError, TypeError, ValueError, KeyError) as error:
             raise TemplateError(str(error)) from error
 
     def encode(text: str) -> tuple[list[int], list[Span]]:
@@ -95,6 +107,24 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     )
 
 
+def _take_the_clock_away(tokenizer: Any) -> None:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: _NO_CLOCK + text for name, text in template.items()}
+    else:
+        tokenizer.chat_template = _NO_CLOCK + template
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: expected an object")
+    return value
+
+
 def _special_ids(tokenizer: Any) -> frozenset[int]:
     added = tokenizer.added_tokens_decoder.items()
     return frozenset(tokenizer.all_special_ids) | {id_ for id_, token in added if token.special}
@@ -105,12 +135,29 @@ def _stop_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
     ids = {tokenizer.eos_token_id} - {None}
     generation = folder / "generation_config.json"
     configs = [read_config(folder)]
-    if generation.exists():
-        configs.append(json.loads(generation.read_bytes()))
+    configs.append(_read_object(generation))
     for config in configs:
         eos = config.get("eos_token_id")
         ids |= set(eos) if isinstance(eos, list) else {eos} - {None}
     return frozenset(ids)
+
+
+def model_dimensions(config: dict[str, Any]) -> Any:
+    """The language model's arguments as mlx-lm reads them, its defaults filled in.
+
+    Raises:
+        WeightsError: an architecture that mlx-lm does not know, or dimensions that are missing.
+    """
+    from mlx_lm.models import gemma3_text
+    from mlx_lm.utils import _get_classes
+
+    try:
+        args = _get_classes(config)[1].from_dict(config)
+        nested = getattr(args, "text_config", None)
+        # Gemma 3 with a vision tower keeps the language model's part as it stands in the file.
+        return gemma3_text.ModelArgs.from_dict(nested) if isinstance(nested, dict) else args
+    except Exception as error:  # as with models
+        raise WeightsError(f"config.json: mlx-lm cannot read its dimensions: {error}") from error
 
 
 def write_safetensors(

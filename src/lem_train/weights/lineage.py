@@ -8,9 +8,11 @@ the way and never quantised again between phases.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -18,6 +20,7 @@ from ..errors import WeightsError, listing
 from ..hashing import derive_seed
 from .base import Base, base_tensors, dense
 from .folder import TensorSpec, copy_companions, read_config, write_json
+from .io import DTYPES as DISK_DTYPES
 from .io import write_safetensors
 from .rounding import round_to
 from .survival import Survival, measure
@@ -26,7 +29,6 @@ _SHARD_BYTES = 5 << 30
 _SINGLE = "model.safetensors"
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_UNTOUCHED = {"U32": mx.uint32, "U8": mx.uint8, "I64": mx.int64, "I32": mx.int32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ def read_delta(folder: Path) -> Delta:
     try:
         config = json.loads((folder / "adapter_config.json").read_bytes())
         tensors = mx.load(str(folder / "adapters.safetensors"))
-        scale = float(config["lora_parameters"]["scale"])
+        scale = _scale(config)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{folder}: expected an adapter in mlx-lm's format ({error})") from error
     paths = {name.rpartition(".")[0] for name in tensors}
@@ -57,17 +59,25 @@ def read_delta(folder: Path) -> Delta:
     if set(tensors) != expected:
         odd = sorted(set(tensors) ^ expected)
         raise WeightsError(listing(f"{folder}: expected pairs of lora_a and lora_b:", odd))
-    return Delta(
-        scale, {path: (tensors[f"{path}.lora_a"], tensors[f"{path}.lora_b"]) for path in paths}
-    )
+    wide = {name: tensor.astype(mx.float32) for name, tensor in tensors.items()}
+    return Delta(scale, {path: (wide[f"{path}.lora_a"], wide[f"{path}.lora_b"]) for path in paths})
+
+
+def _scale(config: Any) -> float:
+    lora = config.get("lora_parameters") if isinstance(config, dict) else None
+    scale = lora.get("scale") if isinstance(lora, dict) else None
+    if not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(f"lora_parameters.scale: expected a finite number, got {scale}")
+    return float(scale)
 
 
 def hand_over_dtype(base: Base, wanted: str) -> str:
-    """`wanted`; for auto, float32 where the base's largest tensor is float32, else bfloat16."""
+    """`wanted`; for auto, float32 where the base's largest tensor is float32 or float16 (whose
+    last bits bfloat16 cannot hold), else bfloat16."""
     if wanted != "auto":
         return wanted
     largest = max(base.specs, key=base.size)
-    return "float32" if largest.dtype == "F32" else "bfloat16"
+    return "float32" if largest.dtype in ("F32", "F16") else "bfloat16"
 
 
 def write_fused(
@@ -161,7 +171,7 @@ def _check_fit(base: Base, deltas: Sequence[Delta]) -> None:
         for path, (a, b) in sorted(delta.factors.items()):
             if path not in shapes:
                 problems.append(f"adapter {number}: {path}: the base has no such weight on disk")
-            elif shapes[path] != (b.shape[1], a.shape[0]) or a.shape[1] != b.shape[0]:
+            elif not _fits(shapes[path], a, b):
                 problems.append(
                     f"adapter {number}: {path}: A {tuple(a.shape)} and B {tuple(b.shape)} "
                     f"don't fit the base's weight {shapes[path]}"
@@ -170,8 +180,14 @@ def _check_fit(base: Base, deltas: Sequence[Delta]) -> None:
         raise WeightsError(listing(f"{base.folder}: adapters of another base:", problems))
 
 
+def _fits(shape: tuple[int, ...], a: mx.array, b: mx.array) -> bool:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        return False
+    return shape == (b.shape[1], a.shape[0])
+
+
 def _dtype(base: Base, spec: TensorSpec, dtype: mx.Dtype) -> mx.Dtype:
-    return dtype if base.is_float(spec) else _UNTOUCHED[spec.dtype]
+    return dtype if base.is_float(spec) else DISK_DTYPES[spec.dtype]
 
 
 def _nbytes(base: Base, spec: TensorSpec, dtype: mx.Dtype) -> int:
@@ -197,5 +213,6 @@ def _fused_config(folder: Path, dtype: str) -> dict[str, object]:
         config.pop(key, None)
     config |= {"dtype": dtype, "torch_dtype": dtype}
     if isinstance(config.get("text_config"), dict):
-        config["text_config"] = {**config["text_config"], "dtype": dtype, "torch_dtype": dtype}
+        text = {k: v for k, v in config["text_config"].items() if not k.startswith("quantization")}
+        config["text_config"] = {**text, "dtype": dtype, "torch_dtype": dtype}
     return config

@@ -22,6 +22,7 @@ def quantize_folder(folder: Path, bits: int) -> None:
     model = load_model(folder, lazy=True)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
         model, config = quantize_model(model, read_config(folder), _GROUP_SIZE, bits)
+    config.pop("vision_config", None)  # what it describes is left out
     packed = folder / "packed"
     save_model(packed, model)
     del model

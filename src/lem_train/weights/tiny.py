@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lem_train.errors import WeightsError
-from lem_train.hashing import derive_seed
+from ..errors import WeightsError
+from ..hashing import derive_seed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

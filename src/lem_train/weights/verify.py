@@ -3,6 +3,7 @@ model answers compared with the model it was fused from."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ def logit_distance(reference: mx.array, other: mx.array) -> tuple[float, float]:
     log_p = reference - mx.logsumexp(reference, axis=-1, keepdims=True)
     log_q = other - mx.logsumexp(other, axis=-1, keepdims=True)
     kl = mx.mean(mx.sum(mx.exp(log_p) * (log_p - log_q), axis=-1))
-    return mx.max(mx.abs(reference - other)).item(), max(0.0, kl.item())
+    # In this order max() keeps a NaN: a model that answers NaN must not pass for identical.
+    return mx.max(mx.abs(reference - other)).item(), max(kl.item(), 0.0)
 
 
 def receipt(
@@ -87,20 +89,23 @@ def shortfalls(receipt: FuseReceipt, bar: FuseConfig) -> list[str]:
         value = getattr(receipt, name)
         if not value >= bar.min_retained:  # also true of NaN
             found.append(
-                f"{name}: expected ≥ {bar.min_retained} (fuse.min_retained), got {value:.4f}"
+                f"{name}: expected ≥ {bar.min_retained} (fuse.min_retained), got {value:.8g}"
             )
     if not receipt.mean_kl <= bar.max_kl:
         found.append(f"mean_kl: expected ≤ {bar.max_kl} (fuse.max_kl), got {receipt.mean_kl:.4g}")
+    if not math.isfinite(receipt.max_logit_diff):
+        found.append(f"max_logit_diff: expected a finite number, got {receipt.max_logit_diff}")
     return found
 
 
-def refuse(phase: str, found: Sequence[str], alternatives: dict[str, float | None]) -> GateError:
-    """The error of a fuse under its bar. `alternatives`: other dtypes, and what they retain."""
+def refuse(found: Sequence[str], alternatives: dict[str, float]) -> GateError:
+    """The error of a fuse under its bar. `alternatives`: dtypes that would hold, and how much."""
     held = [
-        f"fuse.dtype: {dtype} would retain {share:.4f}"
+        f"fuse.dtype: {dtype} would retain {share:.4f} (every phase then trains anew)"
         for dtype, share in alternatives.items()
-        if share is not None
     ]
-    advice = [*held, "or raise learning_rate or lora.scale, so that the delta is larger"]
-    title = f"phase {phase}: the fuse is under its bar; nothing was handed on."
-    return GateError(listing(title, [*found, *advice]))
+    advice = "raise learning_rate or lora.scale, so that the delta is larger"
+    advice = f"or {advice}" if held else advice
+    return GateError(
+        listing("the fuse is under its bar; nothing was handed on.", [*found, *held, advice])
+    )

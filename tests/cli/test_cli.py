@@ -1,0 +1,339 @@
+"""The command line as a user meets it: exit codes, messages, and no traceback for any of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lem_train import __version__
+from lem_train.cli import main
+from lem_train.curriculum.load import load_curriculum
+from lem_train.run.runner import train_curriculum
+from lem_train.run.store import writing
+
+_YAML = """\
+name: pico
+base: {tiny: gemma3}
+defaults:
+  lora: {layers: all, rank: 4, scale: 20.0}
+  optimizer: {learning_rate: 5e-3, schedule: constant}
+  batch: {size: 2, grad_accumulation_steps: 1}
+phases:
+  - {name: first, wrap: none, data: rows, iterations: 2}
+  - {name: second, wrap: none, data: rows, iterations: 2}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left with, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Lem = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a pico curriculum of two phases; train into folders of your own."""
+    root = tmp_path_factory.mktemp("cli")
+    (root / "pico.yaml").write_text(_YAML)
+    (root / "bad.yaml").write_text("phases: [")
+    (root / "rows").mkdir()
+    for split in ("train", "valid"):
+        rows = [{"prompt": f"Ask {i}, {split}?", "completion": f"Answer {i}."} for i in range(4)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (root / "rows" / f"{split}.jsonl").write_text(text)
+    return root
+
+
+@pytest.fixture
+def lem(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lem:
+    """Run a command in this process, exactly as the `lem` script does."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["lem", *map(str, args)])
+        code: object = 0
+        try:
+            main.run()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        out, err = capfd.readouterr()
+        assert isinstance(code, int)
+        return Done(code, out, err)
+
+    return call
+
+
+def process(folder: Path, *args: object) -> subprocess.Popen[str]:
+    """Start the real thing."""
+    command = [sys.executable, "-c", "from lem_train.cli.main import run; run()"]
+    return subprocess.Popen(
+        [*command, *map(str, args)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(started: subprocess.Popen[str]) -> Done:
+    out, err = started.communicate(timeout=60)
+    return Done(started.returncode, out, err)
+
+
+# -- in processes of their own -----------------------------------------------------------------
+
+REFUSED = [
+    (("train", "nothing.yaml"), 1, "lem: nothing.yaml: no such file; expected a curriculum"),
+    (("train", "bad.yaml"), 1, "lem: bad.yaml: 1 error\n  not YAML: "),
+    (("train", "pico.yaml", "--nope"), 2, "No such option: --nope"),
+    (("fuse", "runs/pico"), 2, "Missing option '--out'"),
+    (
+        ("train", "pico.yaml", "--until", "third"),
+        1,
+        "lem: --until: expected a phase (first, second), got third",
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "message"), REFUSED)
+def test_a_mistake_ends_with_its_code_and_one_message_and_no_traceback(
+    folder: Path, args: tuple[str, ...], code: int, message: str
+) -> None:
+    done = finish(process(folder, *args))
+    assert done.code == code
+    assert message in done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+
+
+@pytest.fixture(scope="module")
+def interrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A training that was told to stop (SIGINT) after its second iteration."""
+    run = tmp_path_factory.mktemp("interrupted") / "run"
+    long = ("--set", "phases.first.iterations=2000", "--json")
+    started = process(folder, "train", "pico.yaml", "--run", run, *long)
+    assert started.stdout is not None
+    for line in started.stdout:
+        if json.loads(line).get("iteration") == 2:
+            break
+    started.send_signal(signal.SIGINT)
+    return run, finish(started)
+
+
+def test_control_c_leaves_with_130_and_no_record(interrupted: tuple[Path, Done]) -> None:
+    run, done = interrupted
+    assert done.code == 130
+    assert "Traceback" not in done.err
+    assert (run / "01-first" / "metrics.jsonl").is_file()
+    assert not (run / "01-first" / "phase.json").exists()
+
+
+def test_control_c_says_how_to_go_on(interrupted: tuple[Path, Done]) -> None:
+    assert "lem: interrupted; the same command goes on" in interrupted[1].err
+
+
+def test_the_lock_of_an_interrupted_run_is_free(interrupted: tuple[Path, Done]) -> None:
+    with writing(interrupted[0]):
+        pass
+
+
+@pytest.fixture(scope="module")
+def streamed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A whole training with --json, in a process of its own."""
+    run = tmp_path_factory.mktemp("streamed") / "run"
+    return run, finish(process(folder, "train", "pico.yaml", "--run", run, "--json"))
+
+
+def test_the_json_stream_parses_line_by_line(streamed: tuple[Path, Done]) -> None:
+    _, done = streamed
+    assert done.code == 0, done.err
+    assert done.err == ""
+    events = [json.loads(line) for line in done.out.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "run_planned"
+    assert names[-1] == "run_finished"
+    assert names.count("trained") == 4
+    assert names.count("phase_finished") == 2
+    assert events[-1]["trained"] == 2
+
+
+def test_plain_lines_are_what_a_pipe_gets(folder: Path, streamed: tuple[Path, Done]) -> None:
+    done = finish(process(folder, "train", "pico.yaml", "--run", streamed[0]))
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "nothing to do: all 2 phases of pico are up to date\n"
+
+
+# -- in this process ---------------------------------------------------------------------------
+
+
+def test_version_says_which(lem: Lem) -> None:
+    assert lem("--version") == Done(0, f"lem {__version__}\n", "")
+
+
+def test_help_lists_the_commands(lem: Lem) -> None:
+    done = lem("--help")
+    assert done.code == 0
+    for command in ("train", "plan", "fuse", "tiny"):
+        assert re.search(rf"^\W*{command} ", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("train", {"--run", "--until", "--set", "--json", "--help"}),
+        ("plan", {"--run", "--set", "--json", "--help"}),
+        ("fuse", {"--out", "--phase", "--dtype", "--quantize", "--help"}),
+        ("tiny", {"--arch", "--seed", "--help"}),
+    ],
+)
+def test_the_options_of_a_command_are_these(lem: Lem, command: str, options: set[str]) -> None:
+    done = lem(command, "--help")
+    assert done.code == 0
+    assert set(re.findall(r"(?<![\w-])--[a-z]+", done.out.split("Options")[1])) == options
+    assert f"Example: lem {command} " in done.out
+
+
+@pytest.mark.parametrize("args", [(), ("train",), ("plan",), ("fuse",), ("tiny",)])
+def test_no_arguments_show_the_help(lem: Lem, args: tuple[str, ...]) -> None:
+    done = lem(*args)
+    assert done.code == 2
+    assert "Usage: " in done.out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nope",),
+        ("train", "pico.yaml", "--until"),
+        ("fuse", "run", "--out", "model", "--dtype", "int8"),
+        ("fuse", "run", "--out", "model", "--quantize", "3"),
+        ("tiny", "model", "--arch", "gpt"),
+        ("tiny", "model", "--seed", "-1"),
+    ],
+)
+def test_a_usage_error_ends_with_two(lem: Lem, folder: Path, args: tuple[str, ...]) -> None:
+    done = lem(*args)
+    assert done.code == 2
+    assert done.err
+    assert not (folder / "model").exists()
+
+
+def test_a_bad_setting_is_named_as_it_was_typed(lem: Lem) -> None:
+    done = lem("train", "pico.yaml", "--set", "defaults.lora.rank=0")
+    assert done.code == 1
+    assert "expected an integer ≥ 1, got 0" in done.err
+    assert "(--set defaults.lora.rank=0)" in done.err
+
+
+def test_an_error_leaves_no_run_folder(lem: Lem, folder: Path) -> None:
+    lem("train", "pico.yaml", "--until", "third")
+    assert not (folder / "runs").exists()
+
+
+def test_a_gate_ends_with_three(lem: Lem, tmp_path: Path) -> None:
+    strict = ("--set", "fuse.dtype=bfloat16", "--set", "fuse.max_kl=1e-12")
+    done = lem("train", "pico.yaml", "--run", tmp_path / "run", *strict)
+    assert done.code == 3
+    assert "lem: phase first: the fuse is under its bar" in done.err
+    assert "fuse.dtype: float32 would retain" in done.err
+
+
+def test_a_locked_run_names_its_writer(lem: Lem, tmp_path: Path) -> None:
+    with writing(tmp_path):
+        done = lem("train", "pico.yaml", "--run", tmp_path)
+    assert done.code == 1
+    assert re.search(r"lem: .*: process \d+ on .* is writing here; wait for it", done.err)
+
+
+def test_a_run_folder_that_is_a_file_is_no_traceback(lem: Lem) -> None:
+    done = lem("plan", "pico.yaml", "--run", "pico.yaml")
+    assert (done.code, done.out) == (1, "")
+    assert "cannot be read (Not a directory)" in done.err
+
+
+def test_the_default_run_folder_is_named_after_the_curriculum(lem: Lem) -> None:
+    assert lem("plan", "pico.yaml").out.startswith("pico in runs/pico\n")
+
+
+def test_a_plan_writes_nothing(lem: Lem, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    assert lem("plan", "pico.yaml").code == 0
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_plan_as_json_parses(lem: Lem, tmp_path: Path) -> None:
+    done = lem("plan", "pico.yaml", "--run", tmp_path / "run", "--json")
+    assert (done.code, done.err) == (0, "")
+    plan = json.loads(done.out)
+    assert [phase["name"] for phase in plan["phases"]] == ["first", "second"]
+    assert plan["phases"][0]["train"]["rows"] == 4
+
+
+def test_a_finished_run_is_fused_and_the_target_not_twice(
+    lem: Lem, streamed: tuple[Path, Done], tmp_path: Path
+) -> None:
+    run, out = streamed[0], tmp_path / "model"
+    done = lem("fuse", run, "--out", out)
+    assert (done.code, done.err) == (0, "")
+    assert "pico after second, float32; 1.0000 of the summed delta retained" in done.out
+    again = lem("fuse", run, "--out", out)
+    assert again.code == 1
+    assert "new or empty; nothing is overwritten" in again.err
+
+
+@pytest.fixture(scope="module")
+def barely_taught(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose deltas are far smaller than a step of four-bit weights."""
+    run = tmp_path_factory.mktemp("barely") / "run"
+    settings = ["defaults.optimizer.learning_rate=1e-5"]
+    train_curriculum(load_curriculum(folder / "pico.yaml", settings), run, lambda event: None)
+    return run
+
+
+def test_packing_whose_noise_drowns_the_delta_is_warned_of(
+    lem: Lem, barely_taught: Path, tmp_path: Path
+) -> None:
+    done = lem("fuse", barely_taught, "--out", tmp_path / "model", "--quantize", 4)
+    assert done.code == 0
+    assert "packed to 4 bits" in done.out
+    card = (tmp_path / "model" / "README.md").read_text()
+    noise = re.search(r"rounding error is (\S+) times the delta", card)
+    assert noise is not None
+    assert float(noise[1]) < 1 or "prefer --quantize 8, or no packing" in done.err
+
+
+@pytest.mark.parametrize("arch", ["gemma3", "llama", "qwen3", "mistral"])
+def test_a_tiny_model_of_every_architecture_is_written_once(
+    lem: Lem, tmp_path: Path, arch: str
+) -> None:
+    done = lem("tiny", tmp_path / "model", "--arch", arch)
+    assert (done.code, done.err) == (0, "")
+    assert f"a random {arch} of under a million parameters" in done.out
+    assert (tmp_path / "model" / "chat_template.jinja").is_file()
+    again = lem("tiny", tmp_path / "model", "--arch", arch)
+    assert again.code == 1
+    assert "expected an empty folder, found " in again.err
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen3", "mistral"])
+def test_every_architecture_trains_and_fuses(lem: Lem, tmp_path: Path, arch: str) -> None:
+    settings = ("--set", f"base.tiny={arch}", "--set", "phases.first.iterations=1")
+    run = tmp_path / "run"
+    done = lem("train", "pico.yaml", "--run", run, "--until", "first", *settings)
+    assert (done.code, done.err) == (0, "")
+    assert lem("fuse", run, "--out", tmp_path / "model", "--phase", "first").code == 0
