@@ -30,6 +30,7 @@ from .numbers import (
     sparkline,
 )
 from .state import (
+    RECENT,
     PhaseState,
     RunState,
     Status,
@@ -42,7 +43,6 @@ from .state import (
 
 Clock = Callable[[], float]
 
-_RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
 _REFRESHES = 4  # a second
 
 
@@ -266,7 +266,7 @@ def _loss_trend(phase: PhaseState, room: int) -> Text:
     stage = "validating" if phase.validating else phase.stage
     note = "" if stage == "training" else f"  {stage} …"
     losses = [metrics.loss for metrics in phase.recent]
-    bars = sparkline(losses, min(_RECENT, room - len(f"12.34  {note}")))
+    bars = sparkline(losses, min(RECENT, room - len(f"12.34  {note}")))
     return Text.assemble(format_loss(phase.loss), "  ", (bars, "cyan"), (note, "dim"))
 
 

@@ -28,7 +28,7 @@ from ..train.metrics import TrainMetrics, ValMetrics
 
 Status = Literal["reused", "waiting", "running", "done", "stopped"]
 
-_RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
+RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _trained(phase: PhaseState, metrics: TrainMetrics) -> PhaseState:
     return replace(
         phase,
         iteration=metrics.iteration,
-        recent=(*phase.recent, metrics)[-_RECENT:],
+        recent=(*phase.recent, metrics)[-RECENT:],
         learning_rate=phase.learning_rate if rate is None else rate,
         train_seconds=phase.train_seconds + metrics.seconds,
     )
