@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lem_train.curriculum.load import _PATTERNS, _PlainLoader, load_curriculum
+from lem_train.curriculum.load import load_curriculum
 from lem_train.curriculum.schema import Curriculum
+from lem_train.curriculum.tree import PlainLoader
+from lem_train.curriculum.wording import PATTERNS
 from lem_train.errors import ConfigError
 
 VALID = """\
@@ -428,7 +430,7 @@ def test_all_that_is_missing(folder: Path) -> None:
 
 def test_every_pattern_of_the_schema_has_words() -> None:
     patterns = re.findall(r'"pattern": ("[^"]*")', json.dumps(Curriculum.model_json_schema()))
-    assert {json.loads(pattern) for pattern in patterns} == set(_PATTERNS)
+    assert {json.loads(pattern) for pattern in patterns} == set(PATTERNS)
 
 
 # --- Defaults
@@ -631,7 +633,7 @@ def test_paths_are_resolved_and_models_frozen(folder: Path) -> None:
 class Dumper(yaml.SafeDumper):
     """Quotes what our loader, and not YAML 1.1, would take for a number."""
 
-    yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
+    yaml_implicit_resolvers = PlainLoader.yaml_implicit_resolvers
 
 
 def floats(low: float, high: float) -> st.SearchStrategy[float]:
