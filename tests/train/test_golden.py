@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten
 
 from lem_train.data.batch import collate
 from lem_train.train import loop
-from lem_train.train.loss import loss_sum, supervised_logits
+from lem_train.train.loss import choose_forward, loss_sum
 from lem_train.train.prefix import shared_prefix_length
 
 # Measured with OpenBLAS and without: losses within 8e-7, gradient norms within 3e-6. Adapters are
@@ -81,8 +81,8 @@ def test_losses_are_those_of_torch(
         monkeypatch.setattr(loop, "shared_prefix_length", lambda rows: 0)
     recomputed = way == "recomputed"
     phase = golden.CASES[name].phase(name, gradient_checkpointing=recomputed)
-    used = loop.phase_logits(prepared.model, prepared.training, prepared.validation, phase)
-    assert used.__qualname__.startswith("_shared." if way == "shared" else "_gathered.")
+    used = loop.phase_forward(prepared.model, prepared.training, prepared.validation, phase)
+    assert used.way == ("shared" if way == "shared" else "gathered")
 
     result = golden.run_trainer(name, prepared, gradient_checkpointing=recomputed)
 
@@ -112,7 +112,7 @@ def test_a_shared_prefix_may_end_anywhere(prefix: int, folder: Path) -> None:
     model, batch = prepared.model, collate(prepared.training[:4])
     _draw_b(model)
     whole, shared = (
-        dict(tree_flatten(_gradients(model, supervised_logits(model, length), batch)))
+        dict(tree_flatten(_gradients(model, choose_forward(model, length), batch)))
         for length in (0, prefix)
     )
     for path, expected in whole.items():

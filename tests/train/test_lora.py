@@ -34,7 +34,7 @@ from lem_train.train.lora import (
     save_adapter,
     set_dropout_keys,
 )
-from lem_train.train.loss import loss_sum, supervised_logits
+from lem_train.train.loss import choose_forward, loss_sum
 from lem_train.train.metrics import TrainMetrics
 from lem_train.weights.io import load_model
 from lem_train.weights.tiny import ARCHITECTURES, build_tiny
@@ -115,7 +115,7 @@ def draw_b(model: nn.Module) -> None:
 
 
 def loss_and_gradients(model: nn.Module, batch: Batch, recompute: bool) -> tuple[float, Gradients]:
-    logits = supervised_logits(model)
+    logits = choose_forward(model)
     model.train()
     with gradient_checkpointing(model, recompute):
         loss, gradients = nn.value_and_grad(model, lambda: loss_sum(logits, batch))()
@@ -153,7 +153,7 @@ def test_mlx_lm_draws_other_masks_when_it_recomputes(gemma: nn.Module) -> None:
     draw_b(gemma)
     for _, module in lora_modules(gemma):
         module.dropout = nn.Dropout(0.3)
-    logits = supervised_logits(gemma)
+    logits = choose_forward(gemma)
     gemma.train()
     results = []
     for recompute in (False, False, True):
@@ -173,7 +173,7 @@ def test_gradients_with_dropout_are_those_of_finite_differences(gemma: nn.Module
     add_adapters(gemma, config(dropout=0.3), seed=1, phase="lesson")
     draw_b(gemma)
     set_dropout_keys(gemma, 1, "lesson", 1)
-    logits = supervised_logits(gemma)
+    logits = choose_forward(gemma)
     _, gradients = loss_and_gradients(gemma, rows(), recompute=True)
     at = adapter_weights(gemma)
     # A step along the gradient itself: the slope is as steep as it gets, rounding counts least.

@@ -19,7 +19,8 @@ _FLOAT32 = 4
 # Kept for the backward pass per token and layer, in units of one activation: norms and residuals
 # of the hidden state, queries and outputs, keys and values, and the three of the MLP.
 _HIDDEN_COPIES, _HEAD_COPIES, _MLP_COPIES, _SCORE_COPIES = 8, 4, 5, 3
-_LOGIT_COPIES = 5  # 20 bytes a logit were measured at the peak
+# Logits in flight at the peak, in rows of the vocabulary: measured with chunks of 64 positions.
+_LOGIT_COPIES, _MOST_LOGIT_ROWS = 5, 1700
 # A training step reaches about this share of a large matrix product's rate.
 _EFFICIENCY = 0.35
 
@@ -127,7 +128,8 @@ def estimate(
         + _SCORE_COPIES * scores * shape.heads
     )
     between = _FLOAT32 * tokens * shape.hidden * shape.layers
-    head = _LOGIT_COPIES * _FLOAT32 * rows * longest * supervised_share * shape.vocabulary
+    logit_rows = min(_LOGIT_COPIES * rows * longest * supervised_share, _MOST_LOGIT_ROWS)
+    head = _FLOAT32 * logit_rows * shape.vocabulary
     optimizer = _FLOAT32 * trainable * 5  # parameter, gradient, their sum, two moments
     passes = 4 if phase.gradient_checkpointing else 3
     a_batch = prefix + rows * (mean_tokens - prefix)

@@ -23,7 +23,7 @@ from ..errors import DataError, GateError, TrainingError, WeightsError
 from ..files import fresh_folder, move_folder, remove
 from ..hashing import sha256_file
 from ..train.evaluate import held_out_logits
-from ..train.loop import count_updates, phase_logits, train
+from ..train.loop import count_updates, phase_forward, train
 from ..train.lora import add_adapters, misfits, save_adapter
 from ..train.metrics import TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
@@ -55,6 +55,25 @@ class Lineage:
     weights: Path
     dtype: str
     seed: int
+
+
+def prepare_all(
+    phases: Sequence[PhaseConfig],
+    data: dict[str, PhaseData],
+    kernel: Kernel | None,
+    chat: ChatTokenizer,
+) -> dict[str, Rows]:
+    """The rows of several phases by name, ready to train, or every problem in any of them."""
+    rows: dict[str, Rows] = {}
+    problems = []
+    for phase in phases:
+        try:
+            rows[phase.name] = prepare_rows(phase, data[phase.name], kernel, chat)
+        except DataError as error:
+            problems.append(f"phase {phase.name}: {error}")
+    if problems:
+        raise DataError("\n".join(problems))
+    return rows
 
 
 def prepare_rows(
@@ -150,6 +169,9 @@ def _trained(
         save_adapter(model, adapters, folder / "adapter")
         record = TrainedRecord(
             fingerprint=plan.fingerprint,
+            shared_prefix=phase_forward(
+                model, rows.train.examples, rows.valid.examples, phase
+            ).prefix,
             losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
             adapter=_hashes(folder / "adapter"),
             seconds=time.perf_counter() - start,
@@ -184,6 +206,7 @@ def _fuse_and_record(
         updates=count_updates(phase),
         train=_counts(rows.train),
         valid=_counts(rows.valid),
+        shared_prefix=trained.shared_prefix,
         losses=trained.losses,
         receipt=fuse_receipt,
         adapter=trained.adapter,
@@ -262,8 +285,8 @@ def _fuse(
 
 
 def _held_out(model: nn.Module, rows: Rows, phase: PhaseConfig) -> mx.array:
-    logits = phase_logits(model, rows.train.examples, rows.valid.examples, phase)
-    return held_out_logits(model, logits, rows.valid.examples, phase.batch.size)
+    forward = phase_forward(model, rows.train.examples, rows.valid.examples, phase)
+    return held_out_logits(model, forward, rows.valid.examples, phase.batch.size)
 
 
 def _alternatives(lineage: Lineage, deltas: Sequence[Delta], bar: FuseConfig) -> dict[str, float]:

@@ -7,18 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
 from ..data.jsonl import PhaseData
-from ..data.tokenize import Tokenized
-from ..errors import DataError, WeightsError
+from ..data.tokenize import ChatTokenizer, Tokenized
+from ..errors import WeightsError
 from ..weights.folder import Config, read_config, tensor_specs, text_config
 from .estimate import Cost, Shape, estimate, measured_rate, read_shape
 from .plan import PhasePlan
 from .runner import Prepared, prepare, read_all
 from .store import read_phase
+
+if TYPE_CHECKING:
+    from .phase import Rows
 
 _NO_LIMIT = 1 << 30
 
@@ -70,14 +74,14 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
     notes: list[str] = []
     with _tokenizer_folder(curriculum.base, prepared, run, notes) as (folder, stands_in):
         chat = load_chat_tokenizer(folder)
-        splits = _tokenize(prepared, data, chat)
+        rows = _tokenize(prepared, data, chat)
         shape = None if stands_in else _shape(read_config(folder), notes)
         dtype_bytes = None if stands_in else _dtype_bytes(curriculum, read_config(folder))
         weight_bytes = None if stands_in else _weight_bytes(folder)
     rate = None if shape is None else measured_rate()
     phases = _corrected(
         [
-            _preview(plan, *splits[plan.config.name], shape, dtype_bytes, weight_bytes, rate)
+            _preview(plan, rows[plan.config.name], shape, dtype_bytes, weight_bytes, rate)
             for plan in prepared.plans
         ]
     )
@@ -85,28 +89,19 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
 
 
 def _tokenize(
-    prepared: Prepared, data: dict[str, PhaseData], chat: object
-) -> dict[str, tuple[Tokenized, Tokenized]]:
-    from .phase import prepare_rows
+    prepared: Prepared, data: dict[str, PhaseData], chat: ChatTokenizer
+) -> dict[str, Rows]:
+    """Every row, however long: what `overlong` would do is told, not done."""
+    from .phase import prepare_all
 
-    splits, problems = {}, []
-    for plan in prepared.plans:
-        name = plan.config.name
-        unlimited = plan.config.model_copy(update={"max_tokens": _NO_LIMIT, "overlong": "drop"})
-        try:
-            rows = prepare_rows(unlimited, data[name], prepared.kernel, chat)  # type: ignore[arg-type]
-            splits[name] = (rows.train, rows.valid)
-        except DataError as error:
-            problems.append(f"phase {name}: {error}")
-    if problems:
-        raise DataError("\n".join(problems))
-    return splits
+    unlimited = {"max_tokens": _NO_LIMIT, "overlong": "drop"}
+    phases = [plan.config.model_copy(update=unlimited) for plan in prepared.plans]
+    return prepare_all(phases, data, prepared.kernel, chat)
 
 
 def _preview(
     plan: PhasePlan,
-    train: Tokenized,
-    valid: Tokenized,
+    tokenized: Rows,
     shape: Shape | None,
     dtype_bytes: int | None,
     weight_bytes: int | None,
@@ -116,8 +111,8 @@ def _preview(
     from ..train.lora import misfits
 
     phase = plan.config
-    rows, held_out = _split(train, phase), _split(valid, phase)
-    prefix = shared_prefix(train.examples, valid.examples, phase)
+    rows, held_out = _split(tokenized.train, phase), _split(tokenized.valid, phase)
+    prefix = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
     cost = seconds = None
     warnings = list(_warnings(phase, rows, held_out, count_updates(phase)))
     if shape is not None and dtype_bytes is not None and rate is not None:

@@ -64,10 +64,11 @@ class Losses(_Record):
 
 
 class TrainedRecord(_Record):
-    """A trained phase that is not fused yet; `adapter`: sha256 by file name."""
+    """A trained phase that is not fused yet; see PhaseRecord."""
 
     record_version: Literal[1] = 1
     fingerprint: str
+    shared_prefix: int = 0
     losses: Losses
     adapter: dict[str, str]
     seconds: float
@@ -77,6 +78,7 @@ class TrainedRecord(_Record):
 class PhaseRecord(_Record):
     """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
 
+    `shared_prefix`: tokens that were computed once a micro-batch; 0 where rows ran whole.
     `adapter` and `fused`: sha256 by file name. Fused weights that `keep` let go of have their
     hashes here still: they can be rebuilt, and checked.
     """
@@ -90,6 +92,7 @@ class PhaseRecord(_Record):
     updates: int
     train: RowCounts
     valid: RowCounts
+    shared_prefix: int = 0
     losses: Losses
     receipt: FuseReceipt
     adapter: dict[str, str]

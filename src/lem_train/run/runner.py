@@ -115,24 +115,15 @@ def _train_phases(
     from ..weights.base import open_base
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
-    from .phase import Lineage, prepare_rows, refuse_misfits, run_phase
+    from .phase import Lineage, prepare_all, refuse_misfits, run_phase
 
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
     folder = base_folder(curriculum.base, prepared.base, run)
     chat = load_chat_tokenizer(folder)
-    rows, problems = {}, []
-    for plan in plans:
-        if plan.action == "train":
-            name = plan.config.name
-            try:
-                rows[name] = prepare_rows(plan.config, data[name], prepared.kernel, chat)
-            except DataError as error:
-                problems.append(f"phase {name}: {error}")
-    if problems:
-        raise DataError("\n".join(problems))
-
+    to_train = [plan.config for plan in plans if plan.action == "train"]
+    rows = prepare_all(to_train, data, prepared.kernel, chat)
     base = open_base(folder)
-    refuse_misfits(base, [plan.config for plan in plans if plan.action == "train"])
+    refuse_misfits(base, to_train)
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
     write_run(run, _run_record(curriculum, prepared, dtype))
     deltas: tuple[Delta, ...] = ()

@@ -10,14 +10,14 @@ import numpy as np
 
 from ..data.batch import Batch, collate, evaluation_order
 from ..data.tokenize import Example, Mask
-from .loss import Logits, loss_sum
+from .loss import Forward, loss_sum
 
 _MOST_POSITIONS = 128
 _POSITIONS_A_ROW = 32
 
 
 def evaluate(
-    model: nn.Module, logits: Logits, examples: Sequence[Example], batch_size: int
+    model: nn.Module, forward: Forward, examples: Sequence[Example], batch_size: int
 ) -> float:
     """Mean negative log-likelihood (nats) of a supervised token over all of `examples`."""
     was_training = model.training
@@ -25,7 +25,7 @@ def evaluate(
     total, supervised = 0.0, 0
     for rows in evaluation_order([len(example) for example in examples], batch_size):
         batch = collate([examples[row] for row in rows])
-        loss = loss_sum(logits, batch)
+        loss = loss_sum(forward, batch)
         mx.eval(loss)
         total += loss.item()  # summed over batches in float64
         supervised += batch.supervised
@@ -34,7 +34,7 @@ def evaluate(
 
 
 def held_out_logits(
-    model: nn.Module, logits: Logits, examples: Sequence[Example], batch_size: int
+    model: nn.Module, forward: Forward, examples: Sequence[Example], batch_size: int
 ) -> mx.array:
     """Logits (N, V), float32, of up to 128 supervised positions, at most 32 from a row, in the
     order of `examples`; without dropout. The same call on two models compares them."""
@@ -44,7 +44,7 @@ def held_out_logits(
     for start in range(0, len(chosen), batch_size):
         batch = collate(chosen[start : start + batch_size])
         few = Batch(batch.token_ids, _first_of_each_row(batch.loss_mask), batch.row_ids)
-        parts.append(logits(few))
+        parts.append(forward.logits(few))
         mx.eval(parts[-1])
     return mx.concatenate(parts)
 

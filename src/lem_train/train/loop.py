@@ -22,7 +22,7 @@ from ..errors import TrainingError
 from .checkpointing import gradient_checkpointing
 from .evaluate import evaluate
 from .lora import set_dropout_keys
-from .loss import Logits, loss_sum, supervised_logits
+from .loss import Forward, choose_forward, loss_sum
 from .metrics import TrainMetrics, ValMetrics
 from .optim import build_optimizer, global_norm, learning_rate, scaled
 from .prefix import shared_prefix_length
@@ -43,14 +43,14 @@ def shared_prefix(
     return shared_prefix_length([*training, *validation])
 
 
-def phase_logits(
+def phase_forward(
     model: nn.Module,
     training: Sequence[Example],
     validation: Sequence[Example],
     phase: PhaseConfig,
-) -> Logits:
+) -> Forward:
     """How this phase computes logits, in training as in validation and verification."""
-    return supervised_logits(model, shared_prefix(training, validation, phase))
+    return choose_forward(model, shared_prefix(training, validation, phase))
 
 
 def train(
@@ -74,15 +74,15 @@ def train(
     batches = [collate([training[row] for row in rows]) for rows in order]
     optimizer = build_optimizer(phase.optimizer)
     optimizer.init(model.trainable_parameters())
-    logits = phase_logits(model, training, validation, phase)
-    loss_and_grad = nn.value_and_grad(model, lambda batch: loss_sum(logits, batch))
+    forward = phase_forward(model, training, validation, phase)
+    loss_and_grad = nn.value_and_grad(model, lambda batch: loss_sum(forward, batch))
     window = phase.batch.grad_accumulation_steps
     updates = count_updates(phase)
     mx.reset_peak_memory()
 
     def validate(iteration: int) -> ValMetrics:
         start = time.perf_counter()
-        val_loss = evaluate(model, logits, validation, phase.batch.size)
+        val_loss = evaluate(model, forward, validation, phase.batch.size)
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"iteration {iteration}: expected a finite validation loss, got {val_loss}; "

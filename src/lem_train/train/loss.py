@@ -1,15 +1,17 @@
 """Cross-entropy at supervised positions, in float32.
 
-Two things are computed that a plain forward pass computes many times over or for nothing: the
-beginning that all rows share runs once, and hidden states of the positions that have a loss are
-gathered before the head, so that prompt tokens, most of a sandwich row, never meet the vocabulary
-(262,144 columns in Gemma 3).
+Three things are left out that a plain forward pass computes: the beginning that all rows share runs
+once, not once a row; hidden states of the positions that have a loss are gathered before the head,
+so that prompt tokens, most of a sandwich row, never meet the vocabulary (262,144 columns in Gemma
+3); and the head runs in chunks that are computed again in the backward pass, so that the logits of
+all positions are never in memory together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,12 +20,34 @@ import numpy as np
 from ..data.batch import Batch
 from .prefix import PrefixCache, SuffixCache, Window, layer_windows
 
-Logits = Callable[[Batch], mx.array]
-"""A batch → logits (N, V), float32, of its N targets, row by row."""
+Head = Callable[[mx.array], mx.array]
+"""Hidden states (N, D) → logits (N, V)."""
+
+# Positions whose logits are computed together.
+_CHUNK = 64
 
 
-def supervised_logits(model: nn.Module, prefix: int = 0) -> Logits:
-    """How to get `model`'s logits at a batch's targets, with as little else as it allows.
+@dataclass(frozen=True)
+class Forward:
+    """A way from a batch to the logits of its N targets, row by row.
+
+    `states` gives the hidden states (N, D) that `head` turns into logits; `whole` runs the model
+    as it stands and gathers its logits, `gathered` gathers before the head, `shared` also runs
+    the first `prefix` tokens once.
+    """
+
+    way: Literal["whole", "gathered", "shared"]
+    prefix: int
+    states: Callable[[Batch], mx.array]
+    head: Head
+
+    def logits(self, batch: Batch) -> mx.array:
+        """Logits (N, V), float32."""
+        return self.head(self.states(batch)).astype(mx.float32)
+
+
+def choose_forward(model: nn.Module, prefix: int = 0) -> Forward:
+    """The way that computes least and holds for this model.
 
     The split into trunk and head, and the shared prefix, follow mlx-lm's model classes and are
     tried out on a few tokens: a model that caps its logits afterwards, or keeps a state besides
@@ -32,13 +56,13 @@ def supervised_logits(model: nn.Module, prefix: int = 0) -> Logits:
     Args:
         prefix: tokens that all rows share at the start; see `shared_prefix_length`.
     """
-    whole, parts = _whole(model), _trunk_and_head(model)
+    parts = _trunk_and_head(model)
     windows = layer_windows(model) if prefix else None
     was_training = model.training
     model.eval()  # dropout would draw other masks for other shapes, and nothing would agree
     try:
         if parts is None or not _is_the_model(model, *parts):
-            return whole
+            return _whole(model)
         gathered = _gathered(*parts)
         if windows is None or not _agree(gathered, _shared(*parts, windows, _TRIAL_PREFIX)):
             return gathered
@@ -47,41 +71,70 @@ def supervised_logits(model: nn.Module, prefix: int = 0) -> Logits:
         model.train(was_training)
 
 
-def loss_sum(logits: Logits, batch: Batch) -> mx.array:
-    """Sum over the batch's targets of the negative log-likelihood in nats; float32 scalar."""
+def loss_sum(forward: Forward, batch: Batch) -> mx.array:
+    """Sum over the batch's targets of the negative log-likelihood in nats; float32 scalar.
+
+    Differentiable with respect to what the hidden states depend on. The head itself is frozen.
+    """
     targets = mx.array(batch.token_ids[batch.loss_mask])  # the first token is never a target
-    return nn.losses.cross_entropy(logits(batch), targets, reduction="sum")
+    return _cross_entropy(forward.head, targets)(forward.states(batch))
 
 
-def _whole(model: nn.Module) -> Logits:
-    def logits(batch: Batch) -> mx.array:
-        return _at_targets(model(_inputs(batch)), batch, 0).astype(mx.float32)
+def _cross_entropy(head: Head, targets: mx.array) -> Callable[[mx.array], mx.array]:
+    """Hidden states (N, D) → summed cross-entropy, chunk by chunk in both directions.
 
+    Every chunk waits for the one before it: MLX would otherwise begin all of them, and hold all
+    their logits, before the first is done.
+    """
+
+    def chunk_loss(states: mx.array, start: int) -> mx.array:
+        scores = head(states).astype(mx.float32)
+        wanted = targets[start : start + _CHUNK]
+        return nn.losses.cross_entropy(scores, wanted, reduction="sum")
+
+    @mx.custom_function
+    def loss(states: mx.array) -> mx.array:
+        total = mx.array(0.0)
+        for start in range(0, len(targets), _CHUNK):
+            chunk = mx.depends([states[start : start + _CHUNK]], [total])[0]
+            total = total + chunk_loss(chunk, start)
+        return total
+
+    @loss.vjp
+    def backward(states: Any, cotangent: mx.array, _: mx.array) -> mx.array:
+        states = states[0] if isinstance(states, list | tuple) else states
+        gradients: list[mx.array] = []
+        for start in range(0, len(targets), _CHUNK):
+            chunk = mx.depends([states[start : start + _CHUNK]], gradients[-1:])[0]
+            gradients.append(mx.grad(chunk_loss)(chunk, start))
+        return mx.concatenate(gradients) * cotangent
+
+    return loss
+
+
+def _whole(model: nn.Module) -> Forward:
+    return Forward("whole", 0, lambda batch: _at_targets(model(_inputs(batch)), batch, 0), _as_is)
+
+
+def _as_is(logits: mx.array) -> mx.array:
     return logits
 
 
-def _gathered(trunk: Callable[..., mx.array], head: Callable[[mx.array], mx.array]) -> Logits:
-    def logits(batch: Batch) -> mx.array:
-        return head(_at_targets(trunk(_inputs(batch)), batch, 0)).astype(mx.float32)
-
-    return logits
+def _gathered(trunk: Callable[..., mx.array], head: Head) -> Forward:
+    return Forward("gathered", 0, lambda batch: _at_targets(trunk(_inputs(batch)), batch, 0), head)
 
 
 def _shared(
-    trunk: Callable[..., mx.array],
-    head: Callable[[mx.array], mx.array],
-    windows: list[Window],
-    prefix: int,
-) -> Logits:
-    def logits(batch: Batch) -> mx.array:
+    trunk: Callable[..., mx.array], head: Head, windows: list[Window], prefix: int
+) -> Forward:
+    def states(batch: Batch) -> mx.array:
         inputs = _inputs(batch)
         remembered = [PrefixCache() for _ in windows]
         trunk(inputs[:1, :prefix], cache=remembered)
         caches = [SuffixCache(cache, w) for cache, w in zip(remembered, windows, strict=True)]
-        hidden = trunk(inputs[:, prefix:], cache=caches)
-        return head(_at_targets(hidden, batch, prefix)).astype(mx.float32)
+        return _at_targets(trunk(inputs[:, prefix:], cache=caches), batch, prefix)
 
-    return logits
+    return Forward("shared", prefix, states, head)
 
 
 def _inputs(batch: Batch) -> mx.array:
@@ -111,16 +164,13 @@ _TRIAL = Batch(
 )
 
 
-def _is_the_model(
-    model: nn.Module, trunk: Callable[..., mx.array], head: Callable[[mx.array], mx.array]
-) -> bool:
+def _is_the_model(model: nn.Module, trunk: Callable[..., mx.array], head: Head) -> bool:
     """Whether the head on the trunk is all there is: then the bits are the same."""
     inputs = _inputs(_TRIAL)
     return bool(mx.array_equal(model(inputs), head(trunk(inputs))).item())
 
 
-def _agree(one: Logits, other: Logits) -> bool:
-    """Whether two ways give the same logits up to rounding: looser where weights have 16 bits."""
-    a, b = one(_TRIAL), other(_TRIAL)
-    largest = mx.max(mx.abs(a))
-    return bool((mx.max(mx.abs(a - b)) <= 0.05 * largest).item())
+def _agree(one: Forward, other: Forward) -> bool:
+    """Whether two ways give the same logits up to the rounding of 16-bit activations."""
+    a, b = one.logits(_TRIAL), other.logits(_TRIAL)
+    return bool((mx.max(mx.abs(a - b)) <= 0.05 * mx.max(mx.abs(a))).item())
