@@ -22,7 +22,7 @@ from .numbers import (
     NONE,
     about,
     change_of,
-    count_phases,
+    counted,
     format_bytes,
     format_kl,
     format_loss,
@@ -135,7 +135,7 @@ def screen_lines(state: RunState, now: float, width: int, height: int | None = N
 def _title(state: RunState, now: float) -> Text:
     stand = sum(phase.status in ("reused", "done") for phase in state.phases)
     seconds = state.finished.seconds if state.finished else now - state.started_at
-    where = f"{stand} of {count_phases(len(state.phases))} done"
+    where = f"{stand} of {counted(len(state.phases), 'phase')} done"
     return Text.assemble((state.name, "bold"), (f" · {where} · {format_seconds(seconds)}", "dim"))
 
 
@@ -231,7 +231,7 @@ def _rows(state: RunState, widths: dict[str, int], now: float, room: int) -> Ite
     shown = max(1, room - 1)
     begun = sum(phase.status != "waiting" for phase in phases)
     first = min(max(0, begun - 1 - shown // 2), len(phases) - shown)
-    hidden = Text(f"… {count_phases(len(phases) - shown)} not shown", style="dim")
+    hidden = Text(f"… {counted(len(phases) - shown, 'phase')} not shown", style="dim")
     return [*(_row(phase, widths, now) for phase in phases[first : first + shown]), hidden]
 
 

@@ -28,7 +28,7 @@ from ..run.records import PhaseRecord
 from .numbers import (
     about,
     change_of,
-    count_phases,
+    counted,
     format_bytes,
     format_kl,
     format_loss,
@@ -178,9 +178,8 @@ def plan_lines(state: RunState) -> list[str]:
     if not to_train:
         return []
     width = max(len(phase.name) for phase in state.phases)
-    lines = [
-        f"{state.name}: {count_phases(to_train)} to train, {state.reused} to reuse, in {state.run}"
-    ]
+    to_do = f"{counted(to_train, 'phase')} to train, {state.reused} to reuse"
+    lines = [f"{state.name}: {to_do}, in {state.run}"]
     for phase in state.phases:
         action = "reuse" if phase.status == "reused" else "train"
         lines += textwrap.wrap(
@@ -198,7 +197,8 @@ def start_line(event: PhaseStarted) -> str:
     """The size of the phase that starts."""
     name, iterations = event.plan.config.name, event.plan.config.iterations
     return (
-        f"{name}: {event.rows:,} rows, {iterations:,} iterations, {event.updates:,} updates, "
+        f"{name}: {counted(event.rows, 'row')}, {counted(iterations, 'iteration')}, "
+        f"{counted(event.updates, 'update')}, "
         f"{event.trainable:,} trainable parameters"
     )
 
@@ -243,7 +243,7 @@ def end_line(state: RunState) -> str:
             return f"nothing to do: the one phase of {state.name} is up to date"
         return f"nothing to do: all {len(state.phases)} phases of {state.name} are up to date"
     return (
-        f"done: {count_phases(finished.trained)} trained, {state.reused} reused, "
+        f"done: {counted(finished.trained, 'phase')} trained, {state.reused} reused, "
         f"in {format_seconds(finished.seconds)}; see {finished.run}"
     )
 

@@ -58,8 +58,9 @@ def change_of(start: float | None, now: float | None) -> str:
     return NONE if now is None else f"{format_loss(start)} → {format_loss(now)}"
 
 
-def count_phases(count: int) -> str:
-    return f"{count} phase" if count == 1 else f"{count} phases"
+def counted(count: int, noun: str) -> str:
+    """1 phase · 1,200 rows."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def format_kl(kl: float) -> str:
