@@ -680,3 +680,10 @@ def test_a_four_bit_base_trains_through_phases_and_is_handed_on_unpacked(
     config = json.loads((run / "02-zen" / "fused" / "config.json").read_text())
     assert "quantization" not in config
     assert pico.snapshot(four_bit_base) == before
+
+
+def test_the_record_says_what_was_computed_once(finished: Path, pico: Pico) -> None:
+    ethics, zen, _ = pico.records(finished)
+    assert (ethics.way, zen.way) == ("shared", "gathered")
+    assert ethics.shared_prefix > 64
+    assert zen.shared_prefix == 0

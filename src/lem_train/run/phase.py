@@ -167,11 +167,11 @@ def _trained(
         emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
         metrics = _train(model, rows, plan, lineage.seed, emit)
         save_adapter(model, adapters, folder / "adapter")
+        forward = phase_forward(model, rows.train.examples, rows.valid.examples, phase)
         record = TrainedRecord(
             fingerprint=plan.fingerprint,
-            shared_prefix=phase_forward(
-                model, rows.train.examples, rows.valid.examples, phase
-            ).prefix,
+            way=forward.way,
+            shared_prefix=forward.prefix,
             losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
             adapter=_hashes(folder / "adapter"),
             seconds=time.perf_counter() - start,
@@ -206,6 +206,7 @@ def _fuse_and_record(
         updates=count_updates(phase),
         train=_counts(rows.train),
         valid=_counts(rows.valid),
+        way=trained.way,
         shared_prefix=trained.shared_prefix,
         losses=trained.losses,
         receipt=fuse_receipt,

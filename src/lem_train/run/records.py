@@ -68,6 +68,7 @@ class TrainedRecord(_Record):
 
     record_version: Literal[1] = 1
     fingerprint: str
+    way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
     losses: Losses
     adapter: dict[str, str]
@@ -78,7 +79,8 @@ class TrainedRecord(_Record):
 class PhaseRecord(_Record):
     """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
 
-    `shared_prefix`: tokens that were computed once a micro-batch; 0 where rows ran whole.
+    `way`: how logits were computed, see Forward; `shared_prefix`: tokens that ran once a
+    micro-batch, 0 where rows ran whole.
     `adapter` and `fused`: sha256 by file name. Fused weights that `keep` let go of have their
     hashes here still: they can be rebuilt, and checked.
     """
@@ -92,6 +94,7 @@ class PhaseRecord(_Record):
     updates: int
     train: RowCounts
     valid: RowCounts
+    way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
     losses: Losses
     receipt: FuseReceipt
