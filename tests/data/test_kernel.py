@@ -25,7 +25,7 @@ NARRATIVE = REPOSITORY / "kernel" / "lek-1-kernel.txt"
 AXIOMS = REPOSITORY / "kernel" / "axioms.json"
 SIGNATURE = REPOSITORY / "kernel" / "lek-1-sig.txt"
 SANDWICH, PREFIX, SYSTEM, NONE = get_args(Wrap)
-TINY = Kernel("Be kind.", "Go in.", "0" * 64)
+TINY = Kernel("Be kind.", "Go in.", "0" * 64, "1" * 64)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
@@ -124,7 +124,7 @@ def test_the_row_keeps_its_id_and_place_and_stays_bare(how: Wrap) -> None:
 def test_nothing_in_kernel_probe_or_signature_is_interpreted(
     text: str, probe: str, signature: str
 ) -> None:
-    kernel = Kernel(text, signature, "")
+    kernel = Kernel(text, signature, "", "")
     (user, _) = wrap(said(("user", probe), ("assistant", "ok")), SANDWICH, kernel).messages
     assert user.content == "\n\n".join([text, probe, signature])
 
@@ -194,11 +194,19 @@ def test_one_newline_at_the_end_is_the_files_and_the_rest_is_the_kernels(
 
 
 def test_the_kernels_hash_covers_every_byte_of_both_files(tmp_path: Path) -> None:
-    one = written(tmp_path, b"kernel\n", b"sig\n").sha256
+    one = written(tmp_path, b"kernel\n", b"sig\n").sha256("sandwich")
     digests = [sha256_bytes(b"kernel\n"), sha256_bytes(b"sig\n")]
     assert one == sha256_bytes(f'["{digests[0]}","{digests[1]}"]'.encode())
     others = [(b"kernel", b"sig\n"), (b"kernel\n", b"sig"), (b"sig\n", b"kernel\n")]
-    assert one not in {written(tmp_path, *other).sha256 for other in others}
+    assert one not in {written(tmp_path, *other).sha256("sandwich") for other in others}
+
+
+def test_only_a_sandwich_depends_on_the_signature(tmp_path: Path) -> None:
+    one, other = (written(tmp_path, b"kernel\n", line) for line in (b"sig\n", b"other\n"))
+    assert one.sha256("sandwich") != other.sha256("sandwich")
+    for how in ("prefix", "system"):
+        assert one.sha256(how) == other.sha256(how) == sha256_bytes(b"kernel\n")
+    assert one.sha256("none") is None
 
 
 @pytest.mark.parametrize("which", ["kernel", "signature"])

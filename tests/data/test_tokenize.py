@@ -149,7 +149,7 @@ def answer_start(
     return starts.index(len(prompt)) if len(prompt) in starts else None
 
 
-KERNEL = Kernel("Be kind to user, model and assistant.", "Go in.", "")
+KERNEL = Kernel("Be kind to user, model and assistant.", "Go in.", "", "")
 ROWS = {
     "plain": talk("Who is it?", "A friend, truly."),
     "one letter": talk("o", "o"),

@@ -18,11 +18,20 @@ from .conversation import Conversation, Message
 
 @dataclass(frozen=True)
 class Kernel:
-    """The kernel's text and closing line, and the sha256 of both files' bytes."""
+    """The kernel's text and closing line, and the sha256 of each file's bytes."""
 
     text: str
     signature: str
-    sha256: str
+    text_sha256: str
+    signature_sha256: str
+
+    def sha256(self, how: Wrap) -> str | None:
+        """Identity of what a row wrapped this way holds of the kernel; None for nothing."""
+        if how == "none":
+            return None
+        if how == "sandwich":
+            return sha256_json([self.text_sha256, self.signature_sha256])
+        return self.text_sha256
 
 
 def load_kernel(config: KernelConfig) -> Kernel:
@@ -35,8 +44,12 @@ def load_kernel(config: KernelConfig) -> Kernel:
     text, signature = (_read(path, problems) for path in (config.text, config.signature))
     if problems:
         raise DataError(listing("the kernel cannot be used:", problems))
-    sha256 = sha256_json([sha256_bytes(text.encode()), sha256_bytes(signature.encode())])
-    return Kernel(_without_final_newline(text), _without_final_newline(signature), sha256)
+    return Kernel(
+        _without_final_newline(text),
+        _without_final_newline(signature),
+        sha256_bytes(text.encode()),
+        sha256_bytes(signature.encode()),
+    )
 
 
 def wrap(conversation: Conversation, how: Wrap, kernel: Kernel | None) -> Conversation:

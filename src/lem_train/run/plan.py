@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..curriculum.schema import Curriculum, FuseConfig, PhaseConfig
+from ..data.kernel import Kernel
 from ..errors import ConfigError
 from ..hashing import sha256_json
 from ..weights.verify import shortfalls
@@ -38,7 +39,7 @@ def plan_phases(
     curriculum: Curriculum,
     run: Path,
     base: dict[str, Any],
-    kernel_sha256: str | None,
+    kernel: Kernel | None,
     data_sha256: Sequence[str],
 ) -> tuple[PhasePlan, ...]:
     """Decide for every phase whether its record still stands.
@@ -47,7 +48,7 @@ def plan_phases(
 
     Args:
         base: identity of the base model (see `base_identity`).
-        kernel_sha256: of the kernel files; None where the curriculum has none.
+        kernel: None where the curriculum has none.
         data_sha256: of each phase's data.
     """
     start = {
@@ -64,7 +65,7 @@ def plan_phases(
             parent=parent,
             start=None if plans else start,
             settings=phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-            kernel=kernel_sha256 if phase.wrap != "none" else None,
+            kernel=kernel.sha256(phase.wrap) if kernel else None,
             data=data_sha256[index],
         )
         parent = sha256_json(inputs.model_dump())

@@ -43,7 +43,7 @@ def prepare(curriculum: Curriculum, run: Path, online: bool) -> Prepared:
     identity, files = base_identity(curriculum.base, record.base_files if record else {}, online)
     kernel = load_kernel(curriculum.kernel) if curriculum.kernel else None
     hashes = [data_sha256(phase.data) for phase in curriculum.phases]
-    plans = plan_phases(curriculum, run, identity, kernel.sha256 if kernel else None, hashes)
+    plans = plan_phases(curriculum, run, identity, kernel, hashes)
     return Prepared(plans, kernel, identity, files)
 
 
