@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from lem_train.curriculum.schema import DataConfig, PhaseConfig
+from lem_train.errors import GateError
 from lem_train.report.live import LiveView, Screen, choose_view, screen_lines
 from lem_train.report.log import JsonView, PlainView, as_json_object
 from lem_train.report.numbers import format_bytes, format_loss, format_seconds, sparkline
@@ -516,3 +517,14 @@ def test_sparkline() -> None:
 def test_state_needs_no_terminal_to_draw() -> None:
     assert screen_lines(RunState(), 0.0, 80) == []
     assert PhaseState("zen", 10, 4, "unchanged").loss is None
+
+
+def test_a_json_stream_that_fails_says_so_in_its_last_line() -> None:
+    file = io.StringIO()
+    with pytest.raises(GateError), JsonView(Console(file=file)):
+        raise GateError("phase zen: the fuse is under its bar")
+    assert json.loads(file.getvalue().splitlines()[-1]) == {
+        "event": "run_failed",
+        "error": "GateError",
+        "message": "phase zen: the fuse is under its bar",
+    }

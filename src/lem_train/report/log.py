@@ -43,7 +43,11 @@ _COLUMNS = 100  # of a log
 
 
 class JsonView:
-    """One JSON object a line and event. The keys of an event are always the same ones."""
+    """One JSON object a line and event. The keys of an event are always the same ones.
+
+    A run that fails or is interrupted ends with `run_failed`, so that a reader of the stream need
+    not guess.
+    """
 
     def __init__(self, console: Console) -> None:
         self._file = console.file
@@ -51,11 +55,17 @@ class JsonView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        return None
+    def __exit__(self, *raised: object) -> None:
+        error = raised[1]
+        if error is not None:
+            name = type(error).__name__
+            self._write({"event": "run_failed", "error": name, "message": str(error)})
 
     def __call__(self, event: Event) -> None:
-        self._file.write(json.dumps(as_json_object(event), allow_nan=False) + "\n")
+        self._write(as_json_object(event))
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
 
