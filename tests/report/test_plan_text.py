@@ -84,6 +84,13 @@ def test_nothing_to_do_is_said() -> None:
     assert lines[-1] == "nothing to do: every phase is up to date"
 
 
+def test_a_phase_under_a_raised_bar_is_not_called_up_to_date() -> None:
+    lines = plan_lines(
+        preview(phase(0, "ethics", "stop", "its fuse is under the bar"), phase(1, "zen"))
+    )
+    assert lines[-1] == "nothing would run: ethics stopped by a bar that was raised"
+
+
 def test_what_is_unknown_is_left_out_and_the_note_comes_last() -> None:
     unknown = phase(0, "ethics", cost=None, seconds=None)
     lines = plan_lines(preview(unknown, disk=None, notes=("no base here",)))

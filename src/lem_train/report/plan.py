@@ -65,6 +65,8 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
 
 def _totals(preview: RunPreview) -> list[str]:
     run = [phase for phase in preview.phases if phase.plan.action == "train"]
+    if stopped := [p.plan.config.name for p in preview.phases if p.plan.action == "stop"]:
+        return [f"nothing would run: {', '.join(stopped)} stopped by a bar that was raised"]
     if not run:
         return ["nothing to do: every phase is up to date"]
     line = f"to train: {len(run)} of {len(preview.phases)} phases"
