@@ -18,7 +18,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..data.batch import Batch
-from .prefix import PrefixCache, SuffixCache, Window, layer_windows
+from .prefix import PrefixCache, SuffixCache, layer_windows
 
 Head = Callable[[mx.array], mx.array]
 """Hidden states (N, D) → logits (N, V)."""
@@ -125,7 +125,7 @@ def _gathered(trunk: Callable[..., mx.array], head: Head) -> Forward:
 
 
 def _shared(
-    trunk: Callable[..., mx.array], head: Head, windows: list[Window], prefix: int
+    trunk: Callable[..., mx.array], head: Head, windows: list[int | None], prefix: int
 ) -> Forward:
     def states(batch: Batch) -> mx.array:
         inputs = _inputs(batch)

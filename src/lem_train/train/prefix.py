@@ -10,7 +10,6 @@ ask for keys, values, positions and masks; no model is touched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -38,21 +37,15 @@ def shared_prefix_length(examples: Sequence[Example]) -> int:
     return length if length >= _LEAST_PREFIX else 0
 
 
-@dataclass(frozen=True)
-class Window:
-    """What a layer can see: `size` positions with its own, or everything for None."""
-
-    size: int | None
-
-
-def layer_windows(model: nn.Module) -> list[Window] | None:
-    """Each layer's window, or None for a model that keeps more than keys and values."""
-    windows = []
+def layer_windows(model: nn.Module) -> list[int | None] | None:
+    """How many positions, with its own, each layer can see, None for all; or None instead of the
+    list for a model that keeps more than keys and values."""
+    windows: list[int | None] = []
     for cache in make_prompt_cache(model):
         if type(cache) is KVCache:
-            windows.append(Window(None))
+            windows.append(None)
         elif type(cache) is RotatingKVCache and cache.keep == 0:
-            windows.append(Window(cache.max_size))
+            windows.append(cache.max_size)
         else:
             return None
     return windows
@@ -84,10 +77,10 @@ class SuffixCache:
     A layer with a window is handed only what its first position after the prefix can still see.
     """
 
-    def __init__(self, prefix: PrefixCache, window: Window):
+    def __init__(self, prefix: PrefixCache, window: int | None):
         assert prefix.keys is not None and prefix.values is not None
         self.offset = prefix.keys.shape[2]  # positions go on after the whole prefix
-        seen = self.offset if window.size is None else min(self.offset, window.size - 1)
+        seen = self.offset if window is None else min(self.offset, window - 1)
         self._keys = prefix.keys[:, :, self.offset - seen :]
         self._values = prefix.values[:, :, self.offset - seen :]
         self._seen = seen
