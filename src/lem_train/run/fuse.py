@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from ..curriculum.schema import Curriculum
 from ..errors import RunError, WeightsError
-from ..files import fresh_folder, move_folder
+from ..files import fresh_folder, move_folder, remove
 from ..weights.base import open_base
 from ..weights.io import load_model
 from ..weights.lineage import measure_folder, read_delta, write_fused
@@ -87,8 +86,7 @@ def fuse_run(
         (partial / "README.md").write_text(card(fused), encoding="utf-8")
         move_folder(partial, target)
     finally:
-        if partial.exists():
-            shutil.rmtree(partial)
+        remove(partial)
     return fused
 
 
