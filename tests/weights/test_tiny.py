@@ -25,9 +25,9 @@ PARAMETERS = {"gemma3": 336_576, "llama": 598_336, "qwen3": 336_320, "mistral": 
 # sha256 over the files of seed 0. A change here moves every golden number of the project.
 GOLDEN = {
     "gemma3": "cd89dbf9dd782480d23f7b5fd7f690b3599d06e8716778ea05afd53582b585ba",
-    "llama": "0b30c7621be4e2a3b4643f228b1a201d6b054000cfd84729d186ec4fe231fd03",
-    "qwen3": "5bf86f891fa5b23da49d82e3a7943c190fe49700467286767b6ce8c94ec0ac18",
-    "mistral": "cd7394f69c87dcf16308b73be2b3ff833b8ff6f735dc6a9ade7f4dff0cd82e1e",
+    "llama": "56233805878b23973469f6f127c51b51f2f0f5e4de8d6864f9353ff519fbdacb",
+    "qwen3": "75939591f0959d82e0afbbc8402f5a80e63efd3692b6c9e3019443bf5f9ff552",
+    "mistral": "4790332e35ce20bc879df6f887eb881cd46e88d170df250fa8fc735c288f91d0",
 }
 
 CHAT = [

@@ -48,13 +48,12 @@ CONTEXT = 8192
 WINDOW = 64
 WINDOW_PATTERN = 2  # every second layer of Gemma sees everything, the others the last WINDOW tokens
 
-# How byte-level families of Llama 3's and Qwen's kind cut text into words: contractions, words with
-# one sign or space before, numbers, punctuation with the newlines behind it, newlines, other space.
-# Newlines are cut the same whether text follows or not, so that a chat header is made of the same
-# tokens in training and in a prompt.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# How the byte-level tokenizers cut text into words: letters with their apostrophes, numbers, other
+# signs, each with one space before it, then runs of newlines and of other space. Newlines are cut
+# the same whether text follows or not, so that a chat header is made of the same tokens in training
+# and in a prompt.
+_WORDS = "|".join(
+    [r" ?\p{L}+(?:'\p{L}+)*", r" ?\p{N}+", r" ?[^\s\p{L}\p{N}]+", r"[\r\n]+", r"[^\S\r\n]+"]
 )
 
 _GEMMA_TEMPLATE = """\
