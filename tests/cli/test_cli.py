@@ -42,6 +42,7 @@ class Done:
 
 
 Lem = Callable[..., Done]
+SPLITS = ("train", "valid")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_version_says_which(lem: Lem) -> None:
 def test_help_lists_the_commands(lem: Lem) -> None:
     done = lem("--help")
     assert done.code == 0
-    for command in ("train", "plan", "fuse", "tiny"):
+    for command in ("train", "plan", "fuse", "tiny", "data"):
         assert re.search(rf"^\W*{command} ", done.out, re.MULTILINE)
 
 
@@ -199,16 +200,23 @@ def test_help_lists_the_commands(lem: Lem) -> None:
         ("plan", {"--run", "--set", "--json", "--help"}),
         ("fuse", {"--out", "--phase", "--dtype", "--quantize", "--help"}),
         ("tiny", {"--arch", "--seed", "--help"}),
+        ("data check", {"--similarity", "--tokenizer", "--help"}),
+        ("data stats", {"--tokenizer", "--json", "--help"}),
+        ("data split", {"--out", "--valid", "--help"}),
+        ("data dedup", {"--out", "--similarity", "--help"}),
     ],
 )
 def test_the_options_of_a_command_are_these(lem: Lem, command: str, options: set[str]) -> None:
-    done = lem(command, "--help")
+    done = lem(*command.split(), "--help")
     assert done.code == 0
     assert set(re.findall(r"(?<![\w-])--[a-z]+", done.out.split("Options")[1])) == options
     assert f"Example: lem {command} " in done.out
 
 
-@pytest.mark.parametrize("args", [(), ("train",), ("plan",), ("fuse",), ("tiny",)])
+@pytest.mark.parametrize(
+    "args",
+    [(), ("train",), ("plan",), ("fuse",), ("tiny",), ("data",), ("data", "check")],
+)
 def test_no_arguments_show_the_help(lem: Lem, args: tuple[str, ...]) -> None:
     done = lem(*args)
     assert done.code == 2
@@ -224,6 +232,8 @@ def test_no_arguments_show_the_help(lem: Lem, args: tuple[str, ...]) -> None:
         ("fuse", "run", "--out", "model", "--quantize", "3"),
         ("tiny", "model", "--arch", "gpt"),
         ("tiny", "model", "--seed", "-1"),
+        ("data", "check", "rows", "--similarity", "0.2"),
+        ("data", "split", "rows/train.jsonl", "--out", "model", "--valid", "1"),
     ],
 )
 def test_a_usage_error_ends_with_two(lem: Lem, folder: Path, args: tuple[str, ...]) -> None:
@@ -315,6 +325,50 @@ def test_packing_whose_noise_drowns_the_delta_is_warned_of(
     noise = re.search(r"rounding error is (\S+) times the delta", card)
     assert noise is not None
     assert float(noise[1]) < 1 or "prefer --quantize 8, or no packing" in done.err
+
+
+def test_data_check_says_where_and_leaves_with_one(lem: Lem, tmp_path: Path) -> None:
+    good = {"id": "a", "domain": "d", "prompt": "Ask?", "completion": "Answer."}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(good) + "\n")
+    done = lem("data", "check", file)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("1 file, 1 row, 1 answer: no problems\n")
+    file.write_text(json.dumps(good) + "\n" + json.dumps(good) + "\n{\n")
+    done = lem("data", "check", tmp_path)
+    assert done.code == 1
+    assert done.out.startswith(f"{file}:2: exact duplicate of {file}:1\n{file}:3: broken JSON")
+    assert done.out.endswith("2 problems\n")
+    missing = lem("data", "check", tmp_path / "none")
+    assert missing.code == 1 and "there is no such file or folder" in missing.err
+
+
+def test_data_stats_counts_tokens_with_a_model_s_tokenizer(lem: Lem, tmp_path: Path) -> None:
+    lem("tiny", tmp_path / "model")
+    done = lem("data", "stats", "rows", "--tokenizer", tmp_path / "model", "--json")
+    assert done.code == 0
+    files = json.loads(done.out)["files"]
+    assert [file["rows"] for file in files] == [4, 4]
+    assert files[0]["answer_words"] == [2, 2, 2, 2]
+    assert all(0 < tokens < 40 for tokens in files[0]["row_tokens"])
+    plain = lem("data", "stats", "rows").out
+    assert "words    5 " in plain and "tokens   about " in plain
+
+
+def test_data_split_and_dedup_write_what_they_say(lem: Lem, tmp_path: Path) -> None:
+    rows = [{"id": f"r{i}", "prompt": f"Ask {i}?", "completion": "Yes."} for i in range(40)]
+    source = tmp_path / "all.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[7]]))
+    done = lem("data", "dedup", source, "--out", tmp_path / "clean.jsonl", "--similarity", "1")
+    assert done.out == (
+        f"{source}:41: like {source}:8 (1.00)\n{tmp_path}/clean.jsonl: written, 1 row left out\n"
+    )
+    done = lem("data", "split", tmp_path / "clean.jsonl", "--out", tmp_path / "split")
+    assert done.code == 0
+    counts = [len((tmp_path / "split" / f"{n}.jsonl").read_text().splitlines()) for n in SPLITS]
+    assert sum(counts) == 40 and f"{counts[0]} rows for training" in done.out
+    again = lem("data", "split", tmp_path / "clean.jsonl", "--out", tmp_path / "split")
+    assert again.code == 1 and "nothing is overwritten" in again.err
 
 
 @pytest.mark.parametrize("arch", ["gemma3", "llama", "qwen3", "mistral"])

@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import LemError
-from . import fuse, plan, tiny, train
+from . import data, fuse, plan, tiny, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ app.command("train", no_args_is_help=True)(train.command)
 app.command("plan", no_args_is_help=True)(plan.command)
 app.command("fuse", no_args_is_help=True)(fuse.command)
 app.command("tiny", no_args_is_help=True)(tiny.command)
+app.add_typer(data.app, name="data")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,7 +1,7 @@
 """JSONL files → conversations, or every bad row at once with its file and line.
 
 A row is `{"messages": [...]}` or `{"prompt": …, "completion": …}`, with optional `id`, `domain` and
-`source`; other keys are notes of the author's and are not trained on. The form is decided row by
+`probe`; other keys are notes of the author's and are not trained on. The form is decided row by
 row, never guessed from the first.
 """
 
@@ -19,6 +19,7 @@ from ..hashing import sha256_bytes, sha256_json
 from .conversation import Conversation, Message, Role
 
 _ROLES = ("system", "user", "assistant")
+_NOTES = ("domain", "probe")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,16 @@ class PhaseData:
     sha256: str
 
 
-class _RowError(Exception):
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row with what only its keepers read: its topic, and the probe it is one telling of."""
+
+    conversation: Conversation
+    domain: str | None
+    group: str  # rows of one group belong in one split
+
+
+class RowError(Exception):
     """What is wrong with one row."""
 
 
@@ -106,9 +116,9 @@ def _read_split(
         before = len(rows) + len(problems)
         for place, line in _lines(path, data, problems):
             try:
-                row = _parse(line, place)
+                row = parse_row(line, place).conversation
                 _refuse_duplicate(row, seen)
-            except _RowError as error:
+            except RowError as error:
                 problems.append(f"{place}: {error}")
             else:
                 rows.append(row)
@@ -126,40 +136,54 @@ def _lines(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, 
             yield f"{path}:{number}", line
 
 
-def _parse(line: bytes, place: str) -> Conversation:
+def parse_row(line: bytes, place: str) -> Row:
+    """One line of a JSONL file.
+
+    A row's group is its `probe`; without one its `id`; without that its own messages. `domain` and
+    `probe` are the author's notes: what is no line of text there is passed over.
+
+    Raises:
+        RowError: it is no row; the message does not name the place.
+    """
     row = _json_object(line)
     messages = _messages(row)
     _check_roles(messages)
     row_id = row.get("id", place)
-    if not isinstance(row_id, str) or not row_id.strip() or not row_id.isprintable():
-        raise _RowError(f"id: expected text on one line, got {_short(row_id)}")
-    return Conversation(row_id, messages, place)
+    if not _is_line(row_id):
+        raise RowError(f"id: expected text on one line, got {_short(row_id)}")
+    domain, probe = (row.get(key) if _is_line(row.get(key)) else None for key in _NOTES)
+    own = row_id if "id" in row else _contents_sha256(messages)
+    return Row(Conversation(row_id, messages, place), domain, probe or own)
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _RowError(f"expected UTF-8, got byte 0x{line[error.start]:02x}") from error
+        raise RowError(f"expected UTF-8, got byte 0x{line[error.start]:02x}") from error
     if text.startswith("\ufeff"):
-        raise _RowError("expected UTF-8 without a byte order mark; save the file without BOM")
+        raise RowError("expected UTF-8 without a byte order mark; save the file without BOM")
     try:
         row = json.loads(
             text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys
         )
     except json.JSONDecodeError as error:
-        raise _RowError(f"broken JSON: {error.msg} (column {error.colno})") from error
+        raise RowError(f"broken JSON: {error.msg} (column {error.colno})") from error
     except ValueError as error:  # Python refuses to read integers of thousands of digits
-        raise _RowError("broken JSON: a number with too many digits") from error
+        raise RowError("broken JSON: a number with too many digits") from error
     except RecursionError as error:
-        raise _RowError("broken JSON: nested too deep") from error
+        raise RowError("broken JSON: nested too deep") from error
     if not isinstance(row, dict):
-        raise _RowError(f"expected a JSON object, got {_short(row)}")
+        raise RowError(f"expected a JSON object, got {_short(row)}")
     return row
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _RowError(f"broken JSON: {name} is no JSON value")
+    raise RowError(f"broken JSON: {name} is no JSON value")
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,7 +191,7 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise _RowError(f"expected every key once, got twice: {_short(twice)}")
+        raise RowError(f"expected every key once, got twice: {_short(twice)}")
     return row
 
 
@@ -184,34 +208,36 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
         found = f"{'only ' if len(forms) == 1 else ''}{', '.join(forms)}"
     else:
         found = f"keys {_shortened(', '.join(map(_short, row)) or 'none')}"
-    raise _RowError(f"expected either messages, or prompt and completion; found {found}")
+    raise RowError(f"expected either messages, or prompt and completion; found {found}")
 
 
 def _message_list(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise _RowError(f"messages: expected a list of messages, got {_short(value)}")
+        raise RowError(f"messages: expected a list of messages, got {_short(value)}")
     return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
 
 
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
-        raise _RowError(f"{where}: expected an object with role and content, got {_short(item)}")
+        raise RowError(f"{where}: expected an object with role and content, got {_short(item)}")
     if unknown := sorted(set(item) - {"role", "content"}):
         also = _shortened(", ".join(map(_short, unknown)))
-        raise _RowError(f"{where}: expected role and content only, got also {also}")
+        raise RowError(f"{where}: expected role and content only, got also {also}")
     role = item.get("role")
     if role not in _ROLES:
-        raise _RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {_short(role)}")
+        raise RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {_short(role)}")
     return Message(cast(Role, role), _text(item.get("content"), f"{where}.content"))
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise _RowError(f"{where}: expected text, got {_short(value)}")
+        raise RowError(f"{where}: expected text, got {_short(value)}")
     if not value.strip():
-        raise _RowError(f"{where}: expected text, got nothing but white space")
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise _RowError(f"{where}: expected text, got half of a surrogate pair")
+        raise RowError(f"{where}: expected text, got nothing but white space")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"{where}: expected text, got half of a surrogate pair") from None
     return value
 
 
@@ -221,16 +247,20 @@ def _check_roles(messages: tuple[Message, ...]) -> None:
         expected = ("user", "assistant")[index % 2]
         if message.role != expected:
             where = index + len(messages) - len(turns)
-            raise _RowError(f"messages[{where}].role: expected {expected}, got {message.role}")
+            raise RowError(f"messages[{where}].role: expected {expected}, got {message.role}")
     if not turns or turns[-1].role != "assistant":
-        raise _RowError("messages: expected the last turn to be the assistant's")
+        raise RowError("messages: expected the last turn to be the assistant's")
 
 
 def _refuse_duplicate(row: Conversation, seen: dict[str, str]) -> None:
-    key = sha256_json([[message.role, message.content] for message in row.messages])
+    key = _contents_sha256(row.messages)
     if key in seen:
-        raise _RowError(f"exact duplicate of {seen[key]}; remove one of them")
+        raise RowError(f"exact duplicate of {seen[key]}; remove one of them")
     seen[key] = row.source
+
+
+def _contents_sha256(messages: tuple[Message, ...]) -> str:
+    return sha256_json([[message.role, message.content] for message in messages])
 
 
 def _short(value: Any) -> str:

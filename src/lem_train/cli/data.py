@@ -1,0 +1,141 @@
+"""`lem data`: look at rows before a model is trained on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..data.check import Report
+    from ..data.corpus import Corpus
+
+app = typer.Typer(no_args_is_help=True, help="Check, count, split and deduplicate rows.")
+
+PathsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATH...", help="Files or folders: .jsonl rows, .json prompts, .txt kernel texts."
+    ),
+]
+RowsArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL files.")]
+SimilarityOption = Annotated[
+    float,
+    typer.Option(
+        min=0.5, max=1.0, help="Share of eight-character runs two near-duplicates have in common."
+    ),
+]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Count tokens with this model folder's tokenizer."),
+]
+
+
+@app.command("check", no_args_is_help=True)
+def check(
+    paths: PathsArgument, similarity: SimilarityOption = 0.7, tokenizer: TokenizerOption = None
+) -> None:
+    """Say with file:line what is wrong; exit 1 if anything is.
+
+    Form and roles, duplicates and near-duplicates, ids, prompts of evaluation*.json or kernel text
+    in a row, a probe in both splits, answers that open alike, stock phrases; then the figures.
+
+    Example: lem data check training seeds kernel
+    """
+    from ..report.data import report_lines
+
+    report = _checked(paths, similarity, tokenizer)
+    typer.echo("\n".join([*map(str, report.problems), *report_lines(report)]))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command("stats", no_args_is_help=True)
+def stats(
+    paths: PathsArgument,
+    tokenizer: TokenizerOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show rows, domains, lengths and habits of each file. Example: lem data stats training"""
+    from ..report.data import report_json, report_lines
+
+    report = _checked(paths, 1.0, tokenizer)
+    if as_json:
+        typer.echo(json.dumps(report_json(report), indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(report_lines(report)))
+
+
+@app.command("split", no_args_is_help=True)
+def split(
+    files: RowsArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For train and valid.jsonl.")],
+    valid: Annotated[
+        float, typer.Option(min=0.001, max=0.999, help="Share of probes for validation.")
+    ] = 0.1,
+) -> None:
+    """Divide rows into train.jsonl and valid.jsonl by a hash of their probe, else their id.
+
+    Rows added later move no other. Example: lem data split mine.jsonl --out training/mine
+    """
+    from ..data.split import split_rows
+
+    done = split_rows(files, out, valid)
+    typer.echo(
+        f"{out}: {done.train_rows:,} rows for training ({done.train_groups:,} probes), "
+        f"{done.valid_rows:,} for validation ({done.valid_groups:,})"
+    )
+
+
+@app.command("dedup", no_args_is_help=True)
+def dedup(
+    files: RowsArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new JSONL file.")],
+    similarity: SimilarityOption = 0.7,
+) -> None:
+    """Copy rows without the exact and near duplicates of earlier ones, and name those left out.
+
+    Example: lem data dedup mine.jsonl --out clean.jsonl
+    """
+    from ..data.split import dedup_rows
+    from ..report.numbers import counted
+
+    left_out = dedup_rows(files, out, similarity)
+    for duplicate in left_out:
+        typer.echo(f"{duplicate.place}: like {duplicate.earlier} ({duplicate.similarity:.2f})")
+    typer.echo(f"{out}: written, {counted(len(left_out), 'row')} left out")
+
+
+def _checked(paths: list[Path], similarity: float, tokenizer: Path | None) -> Report:
+    from ..data.check import check
+    from ..data.corpus import find_corpus
+
+    corpus = find_corpus(paths)
+    with _progress(corpus) as read:
+        return check(corpus, similarity, _counter(tokenizer), read)
+
+
+def _counter(tokenizer: Path | None) -> Callable[[str], int] | None:
+    if tokenizer is None:
+        return None
+    from ..weights.io import load_chat_tokenizer
+
+    chat = load_chat_tokenizer(tokenizer)
+    return lambda text: len(chat.encode(text)[0])
+
+
+@contextmanager
+def _progress(corpus: Corpus) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal while the rows are read; what is read is told in bytes."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        total = sum(path.stat().st_size for path in corpus.rows)
+        task = progress.add_task("reading", total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,253 @@
+"""Any files of rows, prompts and kernel texts, read one piece at a time.
+
+`.jsonl` holds rows to train on, `.json` an array of prompts `{id, domain, prompt}` or the axioms,
+`.txt` a kernel text. Prompts in a file whose name begins with `evaluation` are what a model is
+judged by: nothing that is trained on may come near them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DataError, listing
+from .conversation import Conversation, Message, Role
+from .jsonl import Row, RowError, parse_row
+
+Kind = Literal["rows", "prompts", "evaluation", "text"]
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a file, or the file (line 0); `offset` is the byte at which a row's line begins."""
+
+    path: Path
+    line: int = 0
+    offset: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row, or a prompt: a conversation without an answer."""
+
+    row: Row
+    place: Place
+
+    @property
+    def roles(self) -> list[Role]:
+        return [message.role for message in self.row.conversation.messages]
+
+    @property
+    def contents(self) -> list[str]:
+        return [message.content for message in self.row.conversation.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and where."""
+
+    place: Place
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """What must not leak: the text of the kernel's files, and the names in `axioms.json`."""
+
+    texts: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files that were named, or lie in the folders that were named, by what they hold."""
+
+    rows: tuple[Path, ...]
+    prompts: tuple[Path, ...]
+    evaluation: tuple[Path, ...]
+    kernel: KernelText
+    problems: tuple[Problem, ...]  # of files that hold nothing usable
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.evaluation, *self.prompts, *self.rows)
+
+
+def find_corpus(paths: Sequence[Path]) -> Corpus:
+    """Sort files and the contents of folders into what they are; other files in a folder are left.
+
+    Raises:
+        DataError: paths that are not there or of no known kind, or nothing to read in all of them.
+    """
+    files, problems = _files(paths)
+    if problems:
+        raise DataError(listing("these cannot be read:", problems))
+    by_suffix = {suffix: [f for f in files if f.suffix == suffix] for suffix in _SUFFIXES}
+    axioms = [f for f in by_suffix[".json"] if f.name == "axioms.json"]
+    arrays = [f for f in by_suffix[".json"] if f not in axioms]
+    evaluation = [f for f in arrays if f.name.startswith("evaluation")]
+    kernel, unusable = _kernel(by_suffix[".txt"], axioms)
+    return Corpus(
+        tuple(by_suffix[".jsonl"]),
+        tuple(f for f in arrays if f not in evaluation),
+        tuple(evaluation),
+        kernel,
+        tuple(unusable),
+    )
+
+
+def read_rows(path: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[Item | Problem]:
+    """A JSONL file's rows in order, and what is no row; one line in memory at a time.
+
+    `read` is told the bytes read. Raises OSError where the file cannot be read.
+    """
+    offset = found = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 and (line.startswith(_UTF16) or b"\0" in line[:1024]):
+                yield Problem(Place(path), "expected UTF-8, got UTF-16 or binary data")
+                return
+            if line.strip():
+                found += 1
+                place = Place(path, number, offset)
+                try:
+                    yield Item(parse_row(line.rstrip(b"\r\n"), str(place)), place)
+                except RowError as error:
+                    yield Problem(place, str(error))
+            offset += len(line)
+            read(len(line))
+    if not found:
+        yield Problem(Place(path), "expected at least one row, found none")
+
+
+def read_row_at(place: Place) -> Item:
+    """A row that was read before, once more."""
+    line = read_line_at(place)
+    return Item(parse_row(line.rstrip(b"\r\n"), str(place)), place)
+
+
+def read_line_at(place: Place) -> bytes:
+    """A row's bytes, with the end of the line."""
+    with place.path.open("rb") as file:
+        file.seek(place.offset)
+        return file.readline()
+
+
+def read_prompts(path: Path) -> Iterator[Item | Problem]:
+    """The prompts of a JSON array, each with the line it begins on, and what is none."""
+    found = False
+    try:
+        for line, value in _elements(path.read_bytes().decode("utf-8")):
+            found = True
+            place = Place(path, line)
+            problem = _wrong_prompt(value)
+            yield Problem(place, problem) if problem else _prompt(value, place)
+    except UnicodeDecodeError as error:
+        yield Problem(Place(path), f"expected UTF-8 ({error.reason} at byte {error.start})")
+    except json.JSONDecodeError as error:
+        message = f"broken JSON: {error.msg} (column {error.colno})"
+        yield Problem(Place(path, error.lineno), message)
+    except RecursionError:
+        yield Problem(Place(path), "broken JSON: nested too deep")
+    else:
+        if not found:
+            yield Problem(Place(path), "expected at least one prompt, found none")
+
+
+def _prompt(value: dict[str, str], place: Place) -> Item:
+    conversation = Conversation(value["id"], (Message("user", value["prompt"]),), str(place))
+    return Item(Row(conversation, value["domain"], value["id"]), place)
+
+
+_SUFFIXES = (".jsonl", ".json", ".txt")
+
+
+def _files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    files: list[Path] = []
+    problems: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+            files += sorted(file for file in inside if file.suffix in _SUFFIXES)
+        elif not path.exists():
+            problems.append(f"{path}: there is no such file or folder")
+        elif path.suffix not in _SUFFIXES:
+            problems.append(f"{path}: expected {', '.join(_SUFFIXES)} or a folder")
+        else:
+            files.append(path)
+    if not files and not problems:
+        problems.append(f"{', '.join(map(str, paths))}: expected {', '.join(_SUFFIXES)} files")
+    return list(dict.fromkeys(files)), problems
+
+
+def _kernel(texts: list[Path], axioms: list[Path]) -> tuple[KernelText, list[Problem]]:
+    problems: list[Problem] = []
+    read: list[str] = []
+    names: list[str] = []
+    for path in (*texts, *axioms):
+        try:
+            text = path.read_bytes().decode("utf-8")
+            if path in axioms:
+                names += [axiom["name"] for axiom in json.loads(text)["axioms"]]
+            else:
+                read.append(text)
+        except UnicodeDecodeError as error:
+            problems.append(Problem(Place(path), f"expected UTF-8 ({error.reason})"))
+        except (json.JSONDecodeError, LookupError, TypeError, RecursionError):
+            problems.append(Problem(Place(path), 'expected {"axioms": [{"name": …}, …]}'))
+    return KernelText(tuple(read), tuple(names)), problems
+
+
+def _elements(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON array with the line each begins on."""
+    decoder = json.JSONDecoder()
+    at, line, seen = _skip(text, 0), 1, 0
+    if text[at : at + 1] != "[":
+        raise json.JSONDecodeError("expected an array of prompts", text, at)
+    at = _skip(text, at + 1)
+    more = text[at : at + 1] != "]"
+    while more:
+        line += text.count("\n", seen, at)
+        seen = at
+        value, at = decoder.raw_decode(text, at)
+        yield line, value
+        at = _skip(text, at)
+        more = text[at : at + 1] == ","
+        if more:
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise json.JSONDecodeError("expected , or ]", text, at)
+    if rest := text[at + 1 :].strip():
+        raise json.JSONDecodeError("expected nothing after the array", text, text.rindex(rest))
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in _WHITE:
+        at += 1
+    return at
+
+
+_WHITE = frozenset(" \t\r\n")
+_PROMPT_KEYS = ("id", "domain", "prompt")
+
+
+def _wrong_prompt(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return f"expected an object with {', '.join(_PROMPT_KEYS)}, got {type(value).__name__}"
+    for key in _PROMPT_KEYS:
+        if not isinstance(value.get(key), str) or not value[key].strip():
+            return f"{key}: expected text, got {json.dumps(value.get(key))[:60]}"
+    if unknown := sorted(set(value) - set(_PROMPT_KEYS)):
+        return f"expected {', '.join(_PROMPT_KEYS)} only, got also {', '.join(unknown)}"
+    return None
