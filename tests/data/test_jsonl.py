@@ -168,10 +168,10 @@ def test_what_was_written_is_what_is_read(
 
 
 @pytest.mark.parametrize(
-    "lesson", sorted(p.name for p in (REPOSITORY / "training").glob("*") if p.is_dir())
+    "lesson", sorted(str(p.parent) for p in (REPOSITORY / "training").rglob("train.jsonl"))
 )
 def test_the_lessons_of_the_repository_load(lesson: str) -> None:
-    folder = REPOSITORY / "training" / lesson
+    folder = Path(lesson)
     data = read_phase_data(
         DataConfig(train=(folder / "train.jsonl",), valid=(folder / "valid.jsonl",))
     )

@@ -154,7 +154,7 @@ def test_a_row_on_disk_stays_bare(tmp_path: Path) -> None:
     assert (path.read_bytes(), other.read_bytes()) == before
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "training").glob("*/*.jsonl")), ids=str)
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "training").rglob("*.jsonl")), ids=str)
 def test_no_lesson_of_the_repository_holds_the_kernel(path: Path) -> None:
     """Not the signature, and not a paragraph of the narrative, nor an axiom of the JSON."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
