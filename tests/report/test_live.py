@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lem_train.curriculum.schema import DataConfig, PhaseConfig
+from lem_train.curriculum.schema import BatchConfig, DataConfig, PhaseConfig
 from lem_train.errors import GateError
 from lem_train.report.live import LiveView, Screen, choose_view, screen_lines
 from lem_train.report.log import JsonView, PlainView, as_json_object
@@ -52,7 +52,14 @@ def made_plan(
     index: int, name: str, reason: str = "unchanged", run: Path = Path("runs/g")
 ) -> PhasePlan:
     files = DataConfig(train=(Path("t"),), valid=(Path("v"),))
-    config = PhaseConfig(name=name, wrap="none", data=files, iterations=10, evaluate_every=4)
+    config = PhaseConfig(
+        name=name,
+        wrap="none",
+        data=files,
+        iterations=10,
+        evaluate_every=4,
+        batch=BatchConfig(grad_accumulation_steps=2),
+    )
     action: Action = "reuse" if reason == "unchanged" else "train"
     folder = run / f"{index + 1:02d}-{name}"
     return PhasePlan(index, config, folder, INPUTS, f"f{index}", action, reason)
@@ -516,7 +523,7 @@ def test_sparkline() -> None:
 
 def test_state_needs_no_terminal_to_draw() -> None:
     assert screen_lines(RunState(), 0.0, 80) == []
-    assert PhaseState("zen", 10, 4, "unchanged").loss is None
+    assert PhaseState("zen", 10, 4, 2, "unchanged").loss is None
 
 
 def test_a_json_stream_that_fails_says_so_in_its_last_line() -> None:

@@ -38,7 +38,7 @@ def _forward(
     weight = mx.random.normal((hidden, hidden), key=mx.random.key(3)) / hidden**0.5
 
     def at(matrix: mx.array) -> Forward:
-        return Forward("gathered", 0, lambda batch: inputs @ matrix, lambda x: x @ table.T)
+        return Forward("gathered", 0, lambda batch, _: inputs @ matrix, lambda x: x @ table.T)
 
     return at, weight
 

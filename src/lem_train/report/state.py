@@ -38,6 +38,7 @@ class PhaseState:
     name: str
     iterations: int
     evaluate_every: int
+    window: int  # iterations of an update
     reason: str
     status: Status = "waiting"
     stage: str = ""
@@ -72,12 +73,18 @@ class PhaseState:
         """A pass over the validation set is due, and its result has not come yet."""
         if self.stage != "training" or self.validated_at == self.iteration:
             return False
-        return self.iteration % self.evaluate_every == 0 or self.iteration == self.iterations
+        if self.iteration == self.iterations:
+            return True
+        # A multiple is waited for until the update it falls into is done.
+        before = self.iteration - self.window
+        done = self.iteration % self.window == 0
+        return done and self.iteration // self.evaluate_every > before // self.evaluate_every
 
     @property
     def passes_left(self) -> int:
         """Validations to come: at the start, every `evaluate_every` iterations, at the end."""
-        return max(0, 1 + math.ceil(self.iterations / self.evaluate_every) - self.passes)
+        apart = max(self.evaluate_every, self.window)
+        return max(0, 1 + math.ceil(self.iterations / apart) - self.passes)
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,7 @@ def _planned(plan: PhasePlan) -> PhaseState:
         name=plan.config.name,
         iterations=plan.config.iterations,
         evaluate_every=plan.config.evaluate_every,
+        window=plan.config.batch.grad_accumulation_steps,
         reason=plan.reason,
         status="reused" if plan.action == "reuse" else "waiting",
     )

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
+
+from .prefix import PrefixCache, SuffixCache
 
 
 @contextmanager
@@ -31,7 +34,29 @@ def gradient_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
 
 
 def _recomputing(call: Any) -> Any:
+    """A layer's `__call__` whose activations are computed again in the backward pass.
+
+    Gradients reach only what goes in as an argument and comes out as a result. So the keys and
+    values of a shared prefix, which a layer meets inside its cache, are taken out and put back.
+    """
+
     def __call__(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return nn.utils.checkpoint(layer, call.__get__(layer))(*args, **kwargs)
+        cache = next((a for a in (*args, *kwargs.values()) if isinstance(a, _CACHES)), None)
+
+        def inner(trainable: Any, arrays: Any, x: mx.array) -> Any:
+            layer.update(trainable)
+            own = cache and cache.with_arrays(arrays)
+            put = [own if a is cache else a for a in args[1:]]
+            named = {key: own if a is cache else a for key, a in kwargs.items()}
+            return call(layer, x, *put, **named), own and own.remembered
+
+        arrays = cache.remembered if cache else ()
+        out, remembered = mx.checkpoint(inner)(layer.trainable_parameters(), arrays, args[0])
+        if isinstance(cache, PrefixCache):
+            cache.remembered = remembered
+        return out
 
     return __call__
+
+
+_CACHES = (PrefixCache, SuffixCache)

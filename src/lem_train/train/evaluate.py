@@ -23,9 +23,10 @@ def evaluate(
     was_training = model.training
     model.eval()
     total, supervised = 0.0, 0
+    remembered = _remembered(forward, examples)
     for rows in evaluation_order([len(example) for example in examples], batch_size):
         batch = collate([examples[row] for row in rows])
-        loss = loss_sum(forward, batch)
+        loss = loss_sum(forward, batch, remembered)
         mx.eval(loss)
         total += loss.item()  # summed over batches in float64
         supervised += batch.supervised
@@ -41,12 +42,20 @@ def held_out_logits(
     model.eval()
     chosen = examples[: _MOST_POSITIONS // _POSITIONS_A_ROW]
     parts: list[mx.array] = []
+    remembered = _remembered(forward, chosen)
     for start in range(0, len(chosen), batch_size):
         batch = collate(chosen[start : start + batch_size])
         few = Batch(batch.token_ids, _first_of_each_row(batch.loss_mask), batch.row_ids)
-        parts.append(forward.logits(few))
+        parts.append(forward.logits(few, remembered))
         mx.eval(parts[-1])
     return mx.concatenate(parts)
+
+
+def _remembered(forward: Forward, examples: Sequence[Example]) -> list[mx.array]:
+    """What all rows share, computed once for the whole set."""
+    remembered = forward.remember(collate(examples[:1]))
+    mx.eval(remembered)
+    return remembered
 
 
 def _first_of_each_row(mask: Mask) -> Mask:

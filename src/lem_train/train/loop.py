@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map
 
 from ..curriculum.schema import PhaseConfig
 from ..data.batch import Batch, collate, training_order
@@ -21,8 +21,9 @@ from ..data.tokenize import Example
 from ..errors import TrainingError
 from .checkpointing import gradient_checkpointing
 from .evaluate import evaluate
+from .gradients import summed_gradients
 from .lora import set_dropout_keys
-from .loss import Forward, choose_forward, loss_sum
+from .loss import Forward, choose_forward
 from .metrics import TrainMetrics, ValMetrics
 from .optim import build_optimizer, global_norm, learning_rate, scaled
 from .prefix import shared_prefix_length
@@ -36,9 +37,8 @@ def count_updates(phase: PhaseConfig) -> int:
 def shared_prefix(
     training: Sequence[Example], validation: Sequence[Example], phase: PhaseConfig
 ) -> int:
-    """Tokens that a phase computes once a micro-batch. It pays from two rows in a batch on; under
-    gradient checkpointing the keys and values would not outlive the layer that made them."""
-    if phase.batch.size == 1 or phase.gradient_checkpointing:
+    """Tokens that a phase computes once an update. It pays from two rows in an update on."""
+    if phase.batch.size * phase.batch.grad_accumulation_steps == 1:
         return 0
     return shared_prefix_length([*training, *validation])
 
@@ -62,8 +62,9 @@ def train(
 ) -> Iterator[TrainMetrics | ValMetrics]:
     """Train the model's adapters (see `add_adapters`) as `phase` says, in place.
 
-    Yields a TrainMetrics per iteration, and a ValMetrics before the first, after every
-    `evaluate_every` and after the last.
+    Yields a TrainMetrics per iteration, an update's together once it is done, and a ValMetrics
+    before the first, after the update that reaches a multiple of `evaluate_every`, and after the
+    last.
 
     Raises:
         TrainingError: a loss or gradient that is not finite. The adapters are then those of the
@@ -75,7 +76,6 @@ def train(
     optimizer = build_optimizer(phase.optimizer)
     optimizer.init(model.trainable_parameters())
     forward = phase_forward(model, training, validation, phase)
-    loss_and_grad = nn.value_and_grad(model, lambda batch: loss_sum(forward, batch))
     window = phase.batch.grad_accumulation_steps
     updates = count_updates(phase)
     mx.reset_peak_memory()
@@ -90,6 +90,11 @@ def train(
             )
         return ValMetrics(iteration, val_loss, time.perf_counter() - start)
 
+    def draw_masks(first: int, number: int) -> None:
+        """Dropout of a window's prefix (number 0) or of its batches, from 1."""
+        draw = (first + number,) if number else ("prefix", first // window)
+        set_dropout_keys(model, seed, phase.name, *draw)
+
     yield validate(0)
     model.train()
     with gradient_checkpointing(model, phase.gradient_checkpointing):
@@ -98,34 +103,36 @@ def train(
             rate = learning_rate(phase.optimizer, update, updates)
             in_window = batches[first : first + window]
             supervised = sum(batch.supervised for batch in in_window)
-            total = None
-            for iteration, batch in enumerate(in_window, start=first + 1):
-                start = time.perf_counter()
-                set_dropout_keys(model, seed, phase.name, iteration)
-                loss, gradients = loss_and_grad(batch)
-                # Sums, not means, are accumulated: every supervised token weighs the same.
-                total = gradients if total is None else tree_map(mx.add, total, gradients)
-                norm = global_norm(total)
-                mx.eval(loss, total, norm)
-                _refuse_nonfinite(loss.item(), norm.item(), batch, iteration, rate)
-                done = iteration == first + len(in_window)
-                if done:
-                    grad_norm = norm.item() / supervised
-                    _update(model, optimizer, total, supervised, grad_norm, rate, phase)
+            start = time.perf_counter()
+            # Sums, not means, are accumulated: every supervised token weighs the same.
+            masks = partial(draw_masks, first)
+            losses, total = summed_gradients(model, forward, in_window, masks)
+            norm = global_norm(total)
+            mx.eval(losses, total, norm)
+            _refuse_nonfinite(losses, norm.item(), in_window, first, rate)
+            grad_norm = norm.item() / supervised
+            _update(model, optimizer, total, supervised, grad_norm, rate, phase)
+            seconds = (time.perf_counter() - start) / len(in_window)
+            for number, (batch, loss) in enumerate(zip(in_window, losses, strict=True), start=1):
+                iteration, last = first + number, number == len(in_window)
                 yield TrainMetrics(
                     iteration=iteration,
                     loss=loss.item() / max(1, batch.supervised),
                     tokens=_tokens(training, order[iteration - 1]),
                     supervised=batch.supervised,
-                    seconds=time.perf_counter() - start,
+                    seconds=seconds,
                     peak_memory=mx.get_peak_memory(),
-                    update=update + 1 if done else None,
-                    learning_rate=rate if done else None,
-                    grad_norm=grad_norm if done else None,
+                    update=update + 1 if last else None,
+                    learning_rate=rate if last else None,
+                    grad_norm=grad_norm if last else None,
                 )
-                if iteration % phase.evaluate_every == 0 or iteration == len(batches):
-                    yield validate(iteration)
-                    model.train()
+            # A validation belongs to weights, so it waits for the update it falls into.
+            if (
+                iteration // phase.evaluate_every > first // phase.evaluate_every
+                or update == updates - 1
+            ):
+                yield validate(iteration)
+                model.train()
 
 
 def _update(
@@ -146,14 +153,21 @@ def _update(
     mx.eval(model.trainable_parameters(), optimizer.state)
 
 
-def _refuse_nonfinite(loss: float, norm: float, batch: Batch, iteration: int, rate: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
+def _refuse_nonfinite(
+    losses: Sequence[mx.array], norm: float, batches: Sequence[Batch], first: int, rate: float
+) -> None:
+    """Raise at the first batch whose loss is not finite; for the gradient, at the last."""
+    values = [loss.item() for loss in losses]
+    wrong = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
+    if wrong is None and math.isfinite(norm):
         return
-    what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+    what = f"gradient norm {norm}" if wrong is None else f"loss {values[wrong]}"
+    rows = batches if wrong is None else batches[wrong : wrong + 1]
+    iteration = first + 1 + (len(batches) - 1 if wrong is None else wrong)
     raise TrainingError(
         f"iteration {iteration}: expected a finite loss and gradient, got {what} at learning rate "
-        f"{rate:g}, in rows {', '.join(batch.row_ids)}; look at these rows, lower "
-        "optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+        f"{rate:g}, in rows {', '.join(row for batch in rows for row in batch.row_ids)}; look at "
+        "these rows, lower optimizer.learning_rate, or lengthen optimizer.warmup_updates"
     )
 
 

@@ -95,12 +95,11 @@ def lora_modules(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     yield from sorted(found, key=lambda item: item[0])
 
 
-def set_dropout_keys(model: nn.Module, seed: int, phase: str, iteration: int) -> None:
-    """Give every adapter its mask key for `iteration`: a function of (seed, phase, iteration)."""
+def set_dropout_keys(model: nn.Module, seed: int, phase: str, *draw: str | int) -> None:
+    """Give every adapter its mask key for what runs next, e.g. an iteration: a function of
+    (seed, phase, draw)."""
     modules = list(lora_modules(model))
-    keys = mx.random.split(
-        mx.random.key(derive_seed(seed, phase, "dropout", iteration)), len(modules)
-    )
+    keys = mx.random.split(mx.random.key(derive_seed(seed, phase, "dropout", *draw)), len(modules))
     for (_, module), key in zip(modules, keys, strict=True):
         module.dropout.set_key(key)
 

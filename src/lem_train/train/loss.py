@@ -9,7 +9,7 @@ all positions are never in memory together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,18 +32,21 @@ class Forward:
     """A way from a batch to the logits of its N targets, row by row.
 
     `states` gives the hidden states (N, D) that `head` turns into logits; `whole` runs the model
-    as it stands and gathers its logits, `gathered` gathers before the head, `shared` also runs
-    the first `prefix` tokens once.
+    as it stands and gathers its logits, `gathered` gathers before the head. `shared` also needs
+    what `remember` keeps of the first `prefix` tokens, which is the same for all batches: keys and
+    values of layer after layer, (1, H, S, D).
     """
 
     way: Literal["whole", "gathered", "shared"]
     prefix: int
-    states: Callable[[Batch], mx.array]
+    states: Callable[[Batch, Sequence[mx.array]], mx.array]
     head: Head
+    remember: Callable[[Batch], list[mx.array]] = lambda _: []
 
-    def logits(self, batch: Batch) -> mx.array:
+    def logits(self, batch: Batch, remembered: Sequence[mx.array] | None = None) -> mx.array:
         """Logits (N, V), float32."""
-        return self.head(self.states(batch)).astype(mx.float32)
+        known = self.remember(batch) if remembered is None else remembered
+        return self.head(self.states(batch, known)).astype(mx.float32)
 
 
 def choose_forward(model: nn.Module, prefix: int = 0) -> Forward:
@@ -71,13 +74,19 @@ def choose_forward(model: nn.Module, prefix: int = 0) -> Forward:
         model.train(was_training)
 
 
-def loss_sum(forward: Forward, batch: Batch) -> mx.array:
+def loss_sum(
+    forward: Forward, batch: Batch, remembered: Sequence[mx.array] | None = None
+) -> mx.array:
     """Sum over the batch's targets of the negative log-likelihood in nats; float32 scalar.
 
     Differentiable with respect to what the hidden states depend on. The head itself is frozen.
+
+    Args:
+        remembered: of the shared prefix, as `forward.remember` gave it; by default it runs here.
     """
     targets = mx.array(batch.token_ids[batch.loss_mask])  # the first token is never a target
-    return _cross_entropy(forward.head, targets)(forward.states(batch))
+    known = forward.remember(batch) if remembered is None else remembered
+    return _cross_entropy(forward.head, targets)(forward.states(batch, known))
 
 
 def _cross_entropy(head: Head, targets: mx.array) -> Callable[[mx.array], mx.array]:
@@ -113,7 +122,10 @@ def _cross_entropy(head: Head, targets: mx.array) -> Callable[[mx.array], mx.arr
 
 
 def _whole(model: nn.Module) -> Forward:
-    return Forward("whole", 0, lambda batch: _at_targets(model(_inputs(batch)), batch, 0), _as_is)
+    def states(batch: Batch, _: Sequence[mx.array]) -> mx.array:
+        return _at_targets(model(_inputs(batch)), batch, 0)
+
+    return Forward("whole", 0, states, _as_is)
 
 
 def _as_is(logits: mx.array) -> mx.array:
@@ -121,20 +133,26 @@ def _as_is(logits: mx.array) -> mx.array:
 
 
 def _gathered(trunk: Callable[..., mx.array], head: Head) -> Forward:
-    return Forward("gathered", 0, lambda batch: _at_targets(trunk(_inputs(batch)), batch, 0), head)
+    def states(batch: Batch, _: Sequence[mx.array]) -> mx.array:
+        return _at_targets(trunk(_inputs(batch)), batch, 0)
+
+    return Forward("gathered", 0, states, head)
 
 
 def _shared(
     trunk: Callable[..., mx.array], head: Head, windows: list[int | None], prefix: int
 ) -> Forward:
-    def states(batch: Batch) -> mx.array:
-        inputs = _inputs(batch)
-        remembered = [PrefixCache() for _ in windows]
-        trunk(inputs[:1, :prefix], cache=remembered)
-        caches = [SuffixCache(cache, w) for cache, w in zip(remembered, windows, strict=True)]
-        return _at_targets(trunk(inputs[:, prefix:], cache=caches), batch, prefix)
+    def remember(batch: Batch) -> list[mx.array]:
+        caches = [PrefixCache(window) for window in windows]
+        trunk(_inputs(batch)[:1, :prefix], cache=caches)
+        return [array for cache in caches for array in cache.remembered]
 
-    return Forward("shared", prefix, states, head)
+    def states(batch: Batch, remembered: Sequence[mx.array]) -> mx.array:
+        pairs = zip(remembered[::2], remembered[1::2], strict=True)
+        caches = [SuffixCache(prefix, keys, values) for keys, values in pairs]
+        return _at_targets(trunk(_inputs(batch)[:, prefix:], cache=caches), batch, prefix)
+
+    return Forward("shared", prefix, states, head, remember)
 
 
 def _inputs(batch: Batch) -> mx.array:

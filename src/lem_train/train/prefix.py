@@ -17,10 +17,10 @@ import numpy as np
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from ..data.tokenize import Example
+from ..data.tokenize import Example, Ids
 
 # Below this the two passes cost more than they save.
-_LEAST_PREFIX = 64
+LEAST_PREFIX = 64
 
 
 def shared_prefix_length(examples: Sequence[Example]) -> int:
@@ -28,13 +28,20 @@ def shared_prefix_length(examples: Sequence[Example]) -> int:
 
     The prefix ends early enough that every target is predicted from a position after it.
     """
-    first = examples[0].token_ids
+    prompts = [int(np.argmax(example.loss_mask)) - 1 for example in examples]
+    length = min(common_length([example.token_ids for example in examples]), *prompts)
+    return length if length >= LEAST_PREFIX else 0
+
+
+def common_length(rows: Sequence[Sequence[int] | Ids]) -> int:
+    """How many tokens all rows have in common at the start."""
+    first = np.asarray(rows[0])
     length = len(first)
-    for example in examples:
-        length = min(length, len(example), int(np.argmax(example.loss_mask)) - 1)
-        differs = np.flatnonzero(first[:length] != example.token_ids[:length])
+    for row in rows:
+        length = min(length, len(row))
+        differs = np.flatnonzero(first[:length] != np.asarray(row[:length]))
         length = int(differs[0]) if len(differs) else length
-    return length if length >= _LEAST_PREFIX else 0
+    return length
 
 
 def layer_windows(model: nn.Module) -> list[int | None] | None:
@@ -52,13 +59,21 @@ def layer_windows(model: nn.Module) -> list[int | None] | None:
 
 
 class PrefixCache:
-    """Stands in for a layer's cache while the prefix runs: remembers keys and values."""
+    """Stands in for a layer's cache while the prefix runs, and remembers its keys and values.
+
+    `remembered` holds them, (1, H, S, D) each: of a layer with a window only what the first
+    position after the prefix can still see.
+    """
 
     offset = 0
 
-    def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+    def __init__(self, window: int | None) -> None:
+        self._window = window
+        self.remembered: tuple[mx.array, ...] = ()
+
+    def with_arrays(self, _: Sequence[mx.array]) -> PrefixCache:
+        """A cache like this one that has remembered nothing yet."""
+        return PrefixCache(self._window)
 
     def make_mask(
         self, N: int, return_array: bool = False, window_size: int | None = None
@@ -67,32 +82,31 @@ class PrefixCache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Keys and values (1, H, P, D)."""
-        self.keys, self.values = keys, values
+        unseen = 0 if self._window is None else max(0, keys.shape[2] - (self._window - 1))
+        self.remembered = keys[:, :, unseen:], values[:, :, unseen:]
         return keys, values
 
 
 class SuffixCache:
-    """A layer's cache for the rest of the rows: the prefix's keys and values come first.
+    """A layer's cache for the rest of the rows: what was remembered of the prefix comes first."""
 
-    A layer with a window is handed only what its first position after the prefix can still see.
-    """
+    def __init__(self, offset: int, keys: mx.array, values: mx.array):
+        self.offset = offset  # positions go on after the whole prefix
+        self.remembered = keys, values
 
-    def __init__(self, prefix: PrefixCache, window: int | None):
-        assert prefix.keys is not None and prefix.values is not None
-        self.offset = prefix.keys.shape[2]  # positions go on after the whole prefix
-        seen = self.offset if window is None else min(self.offset, window - 1)
-        self._keys = prefix.keys[:, :, self.offset - seen :]
-        self._values = prefix.values[:, :, self.offset - seen :]
-        self._seen = seen
+    def with_arrays(self, arrays: Sequence[mx.array]) -> SuffixCache:
+        """The same with these keys and values."""
+        return SuffixCache(self.offset, *arrays)
 
     def make_mask(
         self, N: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | str:
-        return _mask(N, self._seen, window_size, return_array)
+        return _mask(N, self.remembered[0].shape[2], window_size, return_array)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Keys and values of the rows (B, H, T, D) → with the prefix before (B, H, S + T, D)."""
-        return _after(self._keys, keys), _after(self._values, values)
+        before, valued = self.remembered
+        return _after(before, keys), _after(valued, values)
 
 
 def _after(prefix: mx.array, rest: mx.array) -> mx.array:
