@@ -153,6 +153,9 @@ class BatchConfig(Frozen):
     """Rows in a micro-batch."""
     grad_accumulation_steps: int = Field(default=8, ge=1)
     """Micro-batches in an update; a shorter last window still updates."""
+    memory_limit_gb: float | None = Field(default=None, gt=0)
+    """Compute fewer rows of a micro-batch at a time where it would need more memory than this, in
+    GB (10^9 bytes). Their gradients are summed: rows, iterations and updates stay the same."""
 
 
 class Settings(Frozen):

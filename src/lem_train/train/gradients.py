@@ -32,22 +32,24 @@ def summed_gradients(
     `before(i)` is called before batch i, counted from 1, is built, and with 0 before the prefix.
     """
     parameters = model.trainable_parameters()
+    # Keys and values of layers below the first adapter are constants: nothing flows back to them.
+    frozen: list[mx.array] = []
     dtype = mx.float32  # of what is remembered
 
     def loss_of(batch: Batch) -> Callable[[Tree, list[mx.array]], mx.array]:
-        def loss(at: Tree, remembered: list[mx.array]) -> mx.array:
+        def loss(at: Tree, live: list[mx.array]) -> mx.array:
             model.update(at)
-            return loss_sum(forward, batch, [array.astype(dtype) for array in remembered])
+            return loss_sum(forward, batch, [*frozen, *(array.astype(dtype) for array in live)])
 
         return loss
 
-    def rows(at: Tree, remembered: list[mx.array]) -> tuple[list[mx.array], Tree]:
+    def rows(at: Tree, live: list[mx.array]) -> tuple[list[mx.array], Tree]:
         losses: list[mx.array] = []
         total: Tree = None
         for number, batch in enumerate(batches, start=1):
             before(number)
             # Waiting for the batch before keeps MLX from holding the activations of both.
-            inputs = (at, remembered) if total is None else _after(total, (at, remembered))
+            inputs = (at, live) if total is None else _after(total, (at, live))
             loss, gradients = mx.value_and_grad(loss_of(batch), argnums=(0, 1))(*inputs)
             total = gradients if total is None else tree_map(mx.add, total, gradients)
             losses.append(loss)
@@ -67,19 +69,26 @@ def summed_gradients(
         return tree_map(lambda gradient: gradient * weight, outputs[1])
 
     def window(at: Tree) -> tuple[mx.array, list[mx.array]]:
-        nonlocal dtype
+        nonlocal frozen, dtype
         model.update(at)
         before(0)
         remembered = forward.remember(batches[0])
-        dtype = remembered[0].dtype
+        below = 2 * _first_adapted(model)
+        frozen, dtype = list(map(mx.stop_gradient, remembered[:below])), remembered[0].dtype
         # In float32, whatever the activations are: so their gradients add up in float32.
-        losses, _ = known(at, [array.astype(mx.float32) for array in remembered])
+        losses, _ = known(at, [array.astype(mx.float32) for array in remembered[below:]])
         before(0)  # checkpointed layers run once more
         return sum(losses, start=mx.array(0.0)), losses
 
     (_, losses), gradients = mx.value_and_grad(window)(parameters)
     model.update(parameters)
     return losses, gradients
+
+
+def _first_adapted(model: nn.Module) -> int:
+    """The lowest layer that is trained."""
+    layers = enumerate(model.layers)
+    return next((i for i, layer in layers if tree_flatten(layer.trainable_parameters())), 0)
 
 
 def _after(done: Tree, wanted: Tree) -> Tree:

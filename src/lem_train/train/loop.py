@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
 from ..curriculum.schema import PhaseConfig
-from ..data.batch import Batch, collate, training_order
+from ..data.batch import Batch, choose_padding, collate, training_order
 from ..data.tokenize import Example
 from ..errors import TrainingError
 from .checkpointing import gradient_checkpointing
@@ -59,8 +59,12 @@ def train(
     validation: Sequence[Example],
     phase: PhaseConfig,
     seed: int,
+    rows_at_once: int | None = None,
 ) -> Iterator[TrainMetrics | ValMetrics]:
     """Train the model's adapters (see `add_adapters`) as `phase` says, in place.
+
+    At most `rows_at_once` rows of a micro-batch are in memory together, by default all; what is
+    learned does not depend on it, up to rounding and which dropout masks are drawn.
 
     Yields a TrainMetrics per iteration, an update's together once it is done, and a ValMetrics
     before the first, after the update that reaches a multiple of `evaluate_every`, and after the
@@ -72,17 +76,28 @@ def train(
     """
     lengths = [len(example) for example in training]
     order = training_order(lengths, phase.batch.size, phase.iterations, seed, phase.name)
-    batches = [collate([training[row] for row in rows]) for rows in order]
+    forward = phase_forward(model, training, validation, phase)
+    padding = choose_padding(lengths, forward.prefix)
+    at_once = rows_at_once or phase.batch.size
+
+    def pieces(rows: Sequence[int]) -> list[Batch]:
+        """The batches of one iteration."""
+        parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+        return [
+            collate([training[row] for row in part], padding.padded(max(lengths[r] for r in part)))
+            for part in parts
+        ]
+
+    iterations = [pieces(rows) for rows in order]
     optimizer = build_optimizer(phase.optimizer)
     optimizer.init(model.trainable_parameters())
-    forward = phase_forward(model, training, validation, phase)
     window = phase.batch.grad_accumulation_steps
     updates = count_updates(phase)
     mx.reset_peak_memory()
 
     def validate(iteration: int) -> ValMetrics:
         start = time.perf_counter()
-        val_loss = evaluate(model, forward, validation, phase.batch.size)
+        val_loss = evaluate(model, forward, validation, at_once)
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"iteration {iteration}: expected a finite validation loss, got {val_loss}; "
@@ -90,48 +105,59 @@ def train(
             )
         return ValMetrics(iteration, val_loss, time.perf_counter() - start)
 
-    def draw_masks(first: int, number: int) -> None:
-        """Dropout of a window's prefix (number 0) or of its batches, from 1."""
-        draw = (first + number,) if number else ("prefix", first // window)
-        set_dropout_keys(model, seed, phase.name, *draw)
-
     yield validate(0)
     model.train()
     with gradient_checkpointing(model, phase.gradient_checkpointing):
-        for first in range(0, len(batches), window):
+        for first in range(0, len(iterations), window):
             update = first // window
             rate = learning_rate(phase.optimizer, update, updates)
-            in_window = batches[first : first + window]
-            supervised = sum(batch.supervised for batch in in_window)
+            in_window = [
+                (iteration, piece, batch)
+                for iteration, batches in enumerate(iterations[first : first + window], first + 1)
+                for piece, batch in enumerate(batches)
+            ]
+            batches = [batch for _, _, batch in in_window]
+            supervised = sum(batch.supervised for batch in batches)
+
+            def draw_masks(number: int, first: int = first, pieces: Any = in_window) -> None:
+                """Dropout of the window's prefix (number 0) or of its batches, from 1."""
+                draw = pieces[number - 1][:2] if number else ("prefix", first)
+                set_dropout_keys(model, seed, phase.name, *draw)
+
             start = time.perf_counter()
             # Sums, not means, are accumulated: every supervised token weighs the same.
-            masks = partial(draw_masks, first)
-            losses, total = summed_gradients(model, forward, in_window, masks)
+            losses, total = summed_gradients(model, forward, batches, draw_masks)
             norm = global_norm(total)
             mx.eval(losses, total, norm)
-            _refuse_nonfinite(losses, norm.item(), in_window, first, rate)
+            values = [loss.item() for loss in losses]
+            _refuse_nonfinite(values, norm.item(), in_window, rate)
             grad_norm = norm.item() / supervised
             _update(model, optimizer, total, supervised, grad_norm, rate, phase)
-            seconds = (time.perf_counter() - start) / len(in_window)
-            for number, (batch, loss) in enumerate(zip(in_window, losses, strict=True), start=1):
-                iteration, last = first + number, number == len(in_window)
+            last = in_window[-1][0]
+            seconds = (time.perf_counter() - start) / (last - first)
+            for iteration in range(first + 1, last + 1):
+                own = [
+                    (b, v) for (i, _, b), v in zip(in_window, values, strict=True) if i == iteration
+                ]
+                count = sum(batch.supervised for batch, _ in own)
+                done = iteration == last
                 yield TrainMetrics(
                     iteration=iteration,
-                    loss=loss.item() / max(1, batch.supervised),
+                    loss=sum(value for _, value in own) / max(1, count),
                     tokens=_tokens(training, order[iteration - 1]),
-                    supervised=batch.supervised,
+                    supervised=count,
                     seconds=seconds,
                     peak_memory=mx.get_peak_memory(),
-                    update=update + 1 if last else None,
-                    learning_rate=rate if last else None,
-                    grad_norm=grad_norm if last else None,
+                    update=update + 1 if done else None,
+                    learning_rate=rate if done else None,
+                    grad_norm=grad_norm if done else None,
                 )
             # A validation belongs to weights, so it waits for the update it falls into.
             if (
-                iteration // phase.evaluate_every > first // phase.evaluate_every
+                last // phase.evaluate_every > first // phase.evaluate_every
                 or update == updates - 1
             ):
-                yield validate(iteration)
+                yield validate(last)
                 model.train()
 
 
@@ -154,20 +180,22 @@ def _update(
 
 
 def _refuse_nonfinite(
-    losses: Sequence[mx.array], norm: float, batches: Sequence[Batch], first: int, rate: float
+    losses: Sequence[float],
+    norm: float,
+    in_window: Sequence[tuple[int, int, Batch]],
+    rate: float,
 ) -> None:
-    """Raise at the first batch whose loss is not finite; for the gradient, at the last."""
-    values = [loss.item() for loss in losses]
-    wrong = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
-    if wrong is None and math.isfinite(norm):
+    """Raise for the first batch whose loss is not finite; for the gradient, at the last."""
+    wrong = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
+    if not wrong and math.isfinite(norm):
         return
-    what = f"gradient norm {norm}" if wrong is None else f"loss {values[wrong]}"
-    rows = batches if wrong is None else batches[wrong : wrong + 1]
-    iteration = first + 1 + (len(batches) - 1 if wrong is None else wrong)
+    what = f"loss {losses[wrong[0]]}" if wrong else f"gradient norm {norm}"
+    blamed = [in_window[wrong[0]]] if wrong else in_window
+    rows = [row for _, _, batch in blamed for row in batch.row_ids]
     raise TrainingError(
-        f"iteration {iteration}: expected a finite loss and gradient, got {what} at learning rate "
-        f"{rate:g}, in rows {', '.join(row for batch in rows for row in batch.row_ids)}; look at "
-        "these rows, lower optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+        f"iteration {blamed[-1][0]}: expected a finite loss and gradient, got {what} at learning "
+        f"rate {rate:g}, in rows {', '.join(rows)}; look at these rows, lower "
+        "optimizer.learning_rate, or lengthen optimizer.warmup_updates"
     )
 
 
