@@ -4,8 +4,10 @@
   cross-entropy on all logits; float32.
 - fuse: a random model of Gemma 3 1B's shape (bfloat16, 2 GB, written to a temporary folder) and
   seven rank-16 deltas fused into it.
+- plan: what `lem plan` predicts for an update against what it takes, over shapes, prefixes,
+  accumulation and recomputation; float32, attention or all linear modules adapted.
 
-    python benchmarks/memory.py head|fuse [--json FILE]
+    python benchmarks/memory.py head|fuse|plan [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,14 +23,28 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
+from lem_train.curriculum.schema import (
+    BatchConfig,
+    DataConfig,
+    LoraConfig,
+    OptimizerConfig,
+    PhaseConfig,
+)
 from lem_train.data.batch import Batch
+from lem_train.data.tokenize import Example
+from lem_train.run.estimate import Shape, estimate, row_figures
+from lem_train.train.loop import shared_prefix, train
+from lem_train.train.lora import add_adapters
 from lem_train.train.loss import Forward, loss_sum
+from lem_train.train.metrics import TrainMetrics
 from lem_train.weights.base import Base, open_base
 from lem_train.weights.io import write_safetensors
 from lem_train.weights.lineage import Delta, write_fused
 from lem_train.weights.survival import overall
 from lem_train.weights.tiny import build_tiny
+from train_step import KEYS, SANDWICH, random_model
 
 TARGETS, VOCABULARY, HIDDEN = 4096, 65_536, 128
 GEMMA = {
@@ -96,6 +112,85 @@ def fuse(work: Path) -> list[dict[str, Any]]:
     ]
 
 
+def plan() -> list[dict[str, Any]]:
+    """Predicted and measured peaks of two updates."""
+    small = SANDWICH | {"hidden_size": 128, "num_hidden_layers": 6, "intermediate_size": 512,
+                        "head_dim": 32, "vocab_size": 8192}  # fmt: skip
+    shapes = {
+        "small": small,
+        "deep": small | {"num_hidden_layers": 16, "vocab_size": 4096},
+        "many heads": small | {"num_attention_heads": 8, "num_key_value_heads": 4},
+        "large vocabulary": small | {"vocab_size": 65_536},
+        "wide": small | {"hidden_size": 512, "intermediate_size": 3072, "head_dim": 128,
+                         "vocab_size": 32_768},
+    }  # fmt: skip
+    # (prefix, own tokens, supervised), rows, accumulation steps, recompute, layers with LoRA
+    updates = [
+        ((0, 300, 180), 4, 1, False, 4), ((0, 300, 180), 4, 1, False, "all"),
+        ((0, 300, 180), 4, 1, True, 4), ((0, 900, 500), 1, 2, False, 4),
+        ((800, 250, 150), 4, 1, False, 4), ((800, 250, 150), 4, 1, False, "all"),
+        ((800, 250, 150), 1, 4, False, 4), ((800, 250, 150), 2, 2, True, 4),
+        ((1500, 300, 150), 2, 1, False, 4),
+    ]  # fmt: skip
+    return [
+        _predicted(f"{name} {tokens} {rows} × {steps}{' recomputed' * recompute} {layers}", shape,
+                   _alike_rows(shape["vocab_size"], *tokens), rows, steps, recompute, layers)
+        for name, shape in shapes.items()
+        for tokens, rows, steps, recompute, layers in updates
+    ]  # fmt: skip
+
+
+def _alike_rows(vocabulary: int, shared: int, own: int, supervised: int) -> list[Example]:
+    random = np.random.default_rng(0)
+    start = random.integers(3, vocabulary, shared)
+    rows = [np.concatenate([start, random.integers(3, vocabulary, own)]) for _ in range(8)]
+    mask = np.arange(shared + own) >= shared + own - supervised
+    return [
+        Example(f"row{i}", "benchmark", row.astype(np.int32), mask) for i, row in enumerate(rows)
+    ]
+
+
+def _predicted(
+    case: str,
+    shape: dict[str, int],
+    rows: list[Example],
+    size: int,
+    steps: int,
+    recompute: bool,
+    layers: Any,
+) -> dict[str, Any]:
+    phase = PhaseConfig(
+        name="bench",
+        wrap="none",
+        data=DataConfig(train=(Path("t.jsonl"),), valid=(Path("v.jsonl"),)),
+        iterations=2 * steps,
+        lora=LoraConfig(
+            layers=layers, rank=8, scale=20.0, dropout=0.0, keys=None if layers == "all" else KEYS
+        ),
+        optimizer=OptimizerConfig(name="adam", learning_rate=1e-5, schedule="constant"),
+        batch=BatchConfig(size=size, grad_accumulation_steps=steps),
+        max_tokens=8192,
+        evaluate_every=10_000,
+        gradient_checkpointing=recompute,
+    )
+    model = random_model(shape)
+    weights = sum(value.nbytes for _, value in tree_flatten(model.parameters()))
+    dimensions = Shape(
+        shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"],
+        shape["num_key_value_heads"], shape["head_dim"], shape["intermediate_size"],
+        shape["vocab_size"], tied=True,
+    )  # fmt: skip
+    figures = row_figures(rows, shared_prefix(rows, rows[:1], phase))
+    predicted = estimate(dimensions, phase, figures, size, weights, 4).memory
+    add_adapters(model, phase.lora, 0, phase.name)
+    mx.clear_cache()
+    told = [m for m in train(model, rows, rows[:1], phase, 0) if isinstance(m, TrainMetrics)]
+    measured = told[-1].peak_memory
+    return {
+        "case": case, "predicted": predicted, "measured": measured, "ratio": predicted / measured
+    }  # fmt: skip
+
+
 def _random_gemma(work: Path) -> Base:
     """The tiny Gemma's folder with the 1B's dimensions and random weights."""
     folder = work / "base"
@@ -158,11 +253,11 @@ def _random_delta(base: Base, seed: int) -> Delta:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=["head", "fuse"])
+    parser.add_argument("what", choices=["head", "fuse", "plan"])
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        rows = head() if arguments.what == "head" else fuse(Path(work))
+        rows = {"head": head, "plan": plan, "fuse": lambda: fuse(Path(work))}[arguments.what]()
     for row in rows:
         print(
             ", ".join(

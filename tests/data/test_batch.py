@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lem_train.data.batch import collate, evaluation_order, training_order
+from lem_train.data.batch import choose_padding, collate, evaluation_order, training_order
 from lem_train.data.tokenize import Example
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=90)
@@ -172,3 +172,34 @@ def test_a_batch_supervises_what_its_rows_do_and_nothing_else(
 def test_a_batch_of_equal_rows_has_no_padding() -> None:
     batch = collate([example("a", [1, 2], [False, True])] * 3)
     assert batch.token_ids.shape == (3, 2)
+
+
+@given(LENGTHS, SIZES, st.integers(0, 5))
+def test_padding_is_of_few_lengths_and_its_waste_is_what_collating_shows(
+    lengths: list[int], size: int, shared: int
+) -> None:
+    rows = [
+        example(str(i), [7] * (n + shared), [True] * (n + shared)) for i, n in enumerate(lengths)
+    ]
+    own = [n + shared for n in lengths]
+    padding = choose_padding(own, shared)
+    order = evaluation_order(own, size)
+    batches = [
+        collate([rows[row] for row in part], padding.padded(max(own[row] for row in part)))
+        for part in order
+    ]
+    shapes = {batch.token_ids.shape[1] for batch in batches}
+    assert len(shapes) <= 32
+    assert all(
+        b.token_ids.shape[1] - max(own[r] for r in p) < padding.step
+        for b, p in zip(batches, order, strict=True)
+    )
+    computed = sum(batch.token_ids[:, shared:].size for batch in batches)
+    assert padding.waste(own, order) == pytest.approx(1 - sum(lengths) / computed)
+    assert padding.step <= 1 + max(lengths) / 32
+
+
+def test_rows_of_one_length_waste_nothing() -> None:
+    padding = choose_padding([640] * 8, 0)
+    assert padding.padded(640) == 640
+    assert padding.waste([640] * 8, [(0, 1), (2, 3)]) == 0.0

@@ -38,7 +38,9 @@ def phase(
         train=Split(lengths=(40, 50, 60, 1200), supervised=135, overlong=()),
         valid=Split(lengths=(45,), supervised=12, overlong=()),
         prefix=0,
+        padding=0.0,
         updates=4,
+        at_once=2,
         cost=COST,
         seconds=90.0,
         warnings=(),
@@ -67,7 +69,7 @@ def test_a_phase_is_told_in_seven_lines() -> None:
 
 def test_a_shared_prefix_and_warnings_have_lines_of_their_own() -> None:
     lines = plan_lines(preview(phase(0, "ethics", prefix=2048, warnings=("look out", "and here"))))
-    assert "   prefix     2,048 tokens that all rows share run once a micro-batch" in lines
+    assert "   prefix     2,048 tokens that all rows share run once an update" in lines
     assert lines[-4:-2] == ["   warning    look out", "   warning    and here"]
 
 

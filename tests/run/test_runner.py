@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 import lem_train.run.base as run_base
 from lem_train.errors import DataError, GateError, LemError, RunError, TrainingError, WeightsError
 from lem_train.hashing import sha256_file
+from lem_train.report.plan import plan_lines
 from lem_train.run.base import base_folder, base_identity
 from lem_train.run.events import (
     Event,
@@ -31,6 +33,8 @@ from lem_train.run.events import (
     Trained,
     Validated,
 )
+from lem_train.run.preview import preview_run
+from lem_train.train import loop
 
 if TYPE_CHECKING:
     from conftest import Pico
@@ -687,3 +691,42 @@ def test_the_record_says_what_was_computed_once(finished: Path, pico: Pico) -> N
     assert (ethics.way, zen.way) == ("shared", "gathered")
     assert ethics.shared_prefix > 64
     assert zen.shared_prefix == 0
+
+
+def test_a_memory_limit_cuts_batches_and_changes_nothing_else(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    collate = loop.collate
+
+    def watched(examples: Any, length: int = 0) -> Any:
+        sizes.append(len(examples))
+        return collate(examples, length)
+
+    monkeypatch.setattr(loop, "collate", watched)
+    settings = ("defaults.lora.dropout=0", "defaults.batch.size=4")
+    pico.train(tmp_path / "plain", *settings)
+    assert max(sizes) == 4
+    cost = preview_run(pico.load(*settings), tmp_path / "p").phases[0].cost
+    assert cost is not None
+    sizes.clear()
+    limit = f"defaults.batch.memory_limit_gb={cost.memory * 0.8 / 1e9:.6f}"
+    pico.train(tmp_path / "cut", *settings, limit)
+    assert 1 <= max(sizes) < 4
+    runs = (pico.records(tmp_path / name) for name in ("plain", "cut"))
+    for one, other in zip(*runs, strict=True):
+        assert other.losses.train_start == pytest.approx(one.losses.train_start, rel=1e-5)
+        assert (other.iterations, other.updates) == (one.iterations, one.updates)
+    lines = "\n".join(plan_lines(preview_run(pico.load(*settings, limit), tmp_path / "p")))
+    assert re.search(r"memory     [123] rows? of a micro-batch at a time, to stay under", lines)
+
+
+def test_a_limit_below_one_row_is_refused_before_anything_is_trained(
+    pico: Pico, tmp_path: Path
+) -> None:
+    limit = "defaults.batch.memory_limit_gb=0.001"
+    with pytest.raises(TrainingError, match=r"one row needs about .* GB, got a limit of 0\.001"):
+        pico.train(tmp_path / "run", limit)
+    assert not list((tmp_path / "run").glob("*/adapter"))
+    warnings = [w for p in preview_run(pico.load(limit), tmp_path / "p").phases for w in p.warnings]
+    assert any("one row needs" in warning for warning in warnings)

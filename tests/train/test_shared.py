@@ -203,3 +203,54 @@ def test_the_curve_is_that_of_whole_rows(
     assert len(shared) == 60 + 4 and shared != whole
     assert shared == pytest.approx(whole, rel=1e-3)
     assert np.mean(shared[50:60]) < 0.8 * np.mean(shared[:10])
+
+
+@pytest.mark.parametrize("shared", [0, 90])
+def test_fewer_rows_at_once_learn_the_same(shared: int, tiny_folder: Callable[[str], Path]) -> None:
+    """A micro-batch of 5 rows cut into 2, 2 and 1: losses, updates and adapters agree."""
+    examples = rows(shared, [(20 + 3 * i, 10 + i) for i in range(12)], seed=5)
+    phase = PhaseConfig(
+        name="cut",
+        wrap="none",
+        data=DataConfig(train=(Path("t"),), valid=(Path("v"),)),
+        iterations=6,
+        lora=LORA,
+        optimizer=OptimizerConfig(name="sgd", learning_rate=1e-2, schedule="constant"),
+        batch=BatchConfig(size=5, grad_accumulation_steps=2),
+    )
+
+    def told(at_once: int | None) -> tuple[list[TrainMetrics], dict[str, mx.array]]:
+        model = load_model(tiny_folder("gemma3"))
+        add_adapters(model, phase.lora, 7, phase.name)
+        metrics = list(loop.train(model, examples[:10], examples[10:], phase, 7, at_once))
+        steps = [m for m in metrics if isinstance(m, TrainMetrics)]
+        return steps, dict(tree_flatten(model.trainable_parameters()))
+
+    (whole, expected), (cut, adapters) = told(None), told(2)
+    assert [m.loss for m in cut] == pytest.approx([m.loss for m in whole], rel=1e-5)
+    assert [m.update for m in cut] == [m.update for m in whole] == [None, 1, None, 2, None, 3]
+    assert [m.supervised for m in cut] == [m.supervised for m in whole]
+    for path, value in adapters.items():
+        assert mx.allclose(value, expected[path], rtol=1e-4, atol=1e-6), path
+
+
+def test_batches_of_a_window_are_not_in_memory_together(
+    tiny_folder: Callable[[str], Path],
+) -> None:
+    """Eight batches between two updates need hardly more than two."""
+    model = load_model(tiny_folder("llama"))
+    add_adapters(model, LORA, 7, "peak")
+    model.train()
+    forward = choose_forward(model, 100)
+    batches = [collate(rows(100, [(400, 200)] * 2, seed=3)) for _ in range(8)]
+
+    def peak(count: int) -> int:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        _, gradients = summed_gradients(model, forward, batches[:count], lambda _: None)
+        mx.eval(gradients)
+        return int(mx.get_peak_memory() - before)
+
+    peak(1)
+    assert peak(8) < 1.25 * peak(2)

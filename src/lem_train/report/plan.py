@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..run.preview import Preview, RunPreview, Split
-from .numbers import format_bytes, format_seconds
+from .numbers import counted, format_bytes, format_seconds
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 12
@@ -51,9 +51,14 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
     yield f"   tokens     {_range(phase.train.lengths)}"
     yield f"   supervised {_share(phase.train):.1%} of the tokens"
     if phase.prefix:
-        yield f"   prefix     {phase.prefix:,} tokens that all rows share run once a micro-batch"
+        yield f"   prefix     {phase.prefix:,} tokens that all rows share run once an update"
+    if phase.padding >= 0.005:
+        yield f"   padding    {phase.padding:.0%} of what is computed beside the prefix"
     rows = f"{config.batch.grad_accumulation_steps} × {config.batch.size} rows"
     yield f"   updates    {phase.updates}, each of {rows}; {config.iterations} iterations"
+    if phase.at_once not in (0, config.batch.size):
+        under = f"to stay under {config.batch.memory_limit_gb:g} GB"
+        yield f"   memory     {counted(phase.at_once, 'row')} of a micro-batch at a time, {under}"
     if phase.cost is not None and phase.seconds is not None:
         yield (
             f"   estimate   {format_bytes(phase.cost.memory)} memory, "
@@ -88,6 +93,8 @@ def _phase_json(phase: Preview) -> dict[str, Any]:
         "train": _split_json(phase.train),
         "valid": _split_json(phase.valid),
         "shared_prefix_tokens": phase.prefix,
+        "padding": phase.padding,
+        "rows_at_once": phase.at_once,
         "iterations": plan.config.iterations,
         "updates": phase.updates,
         "trainable_parameters": cost and cost.trainable,

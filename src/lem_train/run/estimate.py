@@ -9,19 +9,24 @@ product.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..curriculum.schema import LoraConfig, PhaseConfig
+from ..data.tokenize import Example
 from ..weights.folder import Config, text_config
 
 _FLOAT32 = 4
-# Kept for the backward pass per token and layer, in units of one activation: norms and residuals
-# of the hidden state, queries and outputs with keys and values, the MLP's three, and attention
-# scores. Fitted to the smoke phases' measured peaks on the CPU.
-_HIDDEN_COPIES, _HEAD_COPIES, _MLP_COPIES, _SCORE_COPIES = 8, 4, 5, 2
-# Logits in flight at the peak, in rows of the vocabulary: fitted too, with chunks of 64 positions.
-_LOGIT_COPIES, _MOST_LOGIT_ROWS = 5, 1000
+# What an update keeps, in copies: of a token's queries, of its keys and values, of the MLP's width
+# (more where the MLP has adapters), of the attention scores of the rows' own tokens and of the
+# prefix, of what passes between layers, of adapters' inputs in float32, and of a chunk's logits.
+# Fitted to 50 peaks measured on the CPU, all of them met within 23 %: hidden 128 to 512, 6 and 16
+# layers, vocabulary 4,096 to 65,536, with and without prefix, accumulation and recomputation.
+# `python benchmarks/memory.py plan` measures them anew.
+_QUERY_COPIES, _KEY_COPIES, _MLP_COPIES, _ADAPTED_MLP_COPIES = 5.8, 10.8, 3.85, 0.93
+_SCORE_COPIES, _PREFIX_SCORE_COPIES, _BETWEEN_COPIES = 1.85, 0.1, 3.2
+_INPUT_COPIES, _LOGIT_COPIES = 1.3, 10.7
+_CHUNK = 64  # positions of a chunk, see `train.loss`
 # A training step reaches about this share of a large matrix product's rate.
 _EFFICIENCY = 0.35
 
@@ -93,59 +98,124 @@ def read_shape(config: Config) -> Shape:
     )
 
 
+@dataclass(frozen=True)
+class RowFigures:
+    """A phase's rows: mean and longest length, share of tokens with a loss, and how many tokens
+    all of them share and compute once an update (see `shared_prefix`)."""
+
+    mean_tokens: float
+    longest: int
+    supervised_share: float
+    prefix: int
+
+
+def row_figures(examples: Sequence[Example], prefix: int) -> RowFigures:
+    """The figures of rows that are ready to train."""
+    lengths = [len(example) for example in examples]
+    supervised = sum(int(example.loss_mask.sum()) for example in examples)
+    return RowFigures(sum(lengths) / len(lengths), max(lengths), supervised / sum(lengths), prefix)
+
+
+def rows_that_fit(
+    shape: Shape, phase: PhaseConfig, figures: RowFigures, weight_bytes: int, dtype_bytes: int
+) -> int:
+    """Rows of a micro-batch to compute together under `batch.memory_limit_gb`; 0 if none fits."""
+    limit = phase.batch.memory_limit_gb
+    if limit is None:
+        return phase.batch.size
+
+    def fits(rows: int) -> bool:
+        cost = estimate(shape, phase, figures, rows, weight_bytes, dtype_bytes)
+        return cost.memory <= limit * 1e9
+
+    return max((rows for rows in range(1, phase.batch.size + 1) if fits(rows)), default=0)
+
+
+def too_little(phase: PhaseConfig, cost: Cost) -> str:
+    """What to say where a single row needs more than the limit."""
+    return (
+        f"batch.memory_limit_gb: one row needs about {cost.memory / 1e9:.1f} GB, got a limit of "
+        f"{phase.batch.memory_limit_gb:g}; set gradient_checkpointing: true, lower max_tokens, or "
+        "raise the limit"
+    )
+
+
 def estimate(
     shape: Shape,
     phase: PhaseConfig,
+    figures: RowFigures,
+    rows_at_once: int,
     weight_bytes: int,
     dtype_bytes: int,
-    mean_tokens: float,
-    longest: int,
-    supervised_share: float,
-    prefix: int,
 ) -> Cost:
     """Cost of a phase.
 
     Args:
+        rows_at_once: rows whose activations are in memory together, beside the shared prefix.
         weight_bytes: of the model while it trains.
-        dtype_bytes: size of an element of the handed-on weights.
-        mean_tokens, longest: length of a row; `supervised_share` of its tokens have a loss.
-        prefix: tokens computed once a micro-batch (see `shared_prefix_length`).
+        dtype_bytes: size of an element of the handed-on weights, and of an activation.
     """
     trainable = _trainable(shape, phase.lora)
-    rows = phase.batch.size
-    depth = shape.layers if phase.lora.layers == "all" else min(phase.lora.layers, shape.layers)
-    tokens = prefix + rows * (longest - prefix)
-    kept = 1 if phase.gradient_checkpointing else depth
-    # The prefix ends with the keys and values of the last layer: its scores are never needed.
-    scores = (kept - 1) * prefix**2 + kept * rows * (longest - prefix) * longest
-    activations = _FLOAT32 * (
-        kept
-        * tokens
-        * (
-            _HIDDEN_COPIES * shape.hidden
-            + _HEAD_COPIES * shape.head_dim * (shape.heads + shape.kv_heads)
-            + _MLP_COPIES * shape.intermediate
-        )
-        + _SCORE_COPIES * scores * shape.heads
-    )
-    between = _FLOAT32 * tokens * shape.hidden * shape.layers
-    logit_rows = min(_LOGIT_COPIES * rows * longest * supervised_share, _MOST_LOGIT_ROWS)
-    head = _FLOAT32 * logit_rows * shape.vocabulary
-    optimizer = _FLOAT32 * trainable * 5  # parameter, gradient, their sum, two moments
-    passes = 4 if phase.gradient_checkpointing else 3
-    a_batch = prefix + rows * (mean_tokens - prefix)
-    attention = 2 * 2 * shape.heads * shape.head_dim * shape.layers
-    operations = passes * (
-        2 * a_batch * shape.layers * shape.layer_parameters
-        + attention * (prefix**2 + rows * (mean_tokens - prefix) * mean_tokens) / 2
-        + 2 * rows * mean_tokens * supervised_share * shape.vocabulary * shape.hidden
-    )
     return Cost(
         trainable=trainable,
-        memory=int(weight_bytes + activations + between + head + optimizer),
+        memory=_memory(shape, phase, figures, rows_at_once, trainable, dtype_bytes) + weight_bytes,
         adapter_bytes=_FLOAT32 * trainable,
         fused_bytes=shape.parameters * dtype_bytes,
-        operations=operations * phase.iterations,
+        operations=_operations(shape, phase, figures) * phase.iterations,
+    )
+
+
+def _memory(
+    shape: Shape,
+    phase: PhaseConfig,
+    figures: RowFigures,
+    rows: int,
+    trainable: int,
+    dtype_bytes: int,
+) -> int:
+    """Bytes beside the weights at the peak of an update."""
+    prefix, longest = figures.prefix, figures.longest
+    own = longest - prefix
+    tokens = prefix + rows * own
+    depth = _adapted(shape, phase.lora)
+    kept = 1 if phase.gradient_checkpointing else depth
+    modules = _modules(shape, phase.lora)
+    adapted_mlp = _ADAPTED_MLP_COPIES if "mlp.down_proj" in modules else 0.0
+    a_token = (
+        _QUERY_COPIES * shape.head_dim * shape.heads
+        + _KEY_COPIES * shape.head_dim * shape.kv_heads
+        + (_MLP_COPIES + adapted_mlp) * shape.intermediate
+    )
+    # The prefix ends with the keys and values of the last layer: its scores are never needed.
+    prefix_scores = (kept - 1) * shape.heads * prefix**2
+    scores = kept * shape.heads * rows * own * longest
+    activations = dtype_bytes * (
+        kept * tokens * a_token
+        + _SCORE_COPIES * scores
+        + _PREFIX_SCORE_COPIES * prefix_scores
+        + _BETWEEN_COPIES * tokens * shape.hidden * shape.layers
+    )
+    if dtype_bytes < _FLOAT32:  # adapters compute in float32, on copies of their inputs
+        inputs = sum(modules[name][0] for name in modules)
+        activations += _FLOAT32 * _INPUT_COPIES * kept * tokens * inputs
+    logits = _LOGIT_COPIES * min(rows * own, _CHUNK) * shape.vocabulary
+    remembered = 2 * shape.layers * shape.kv_heads * shape.head_dim * prefix
+    reduced = kept * tokens * phase.lora.rank * len(modules)  # inputs times A
+    optimizer = 5 * trainable  # parameter, gradient, their sum, two moments
+    return int(activations + _FLOAT32 * (logits + remembered + reduced + optimizer))
+
+
+def _operations(shape: Shape, phase: PhaseConfig, figures: RowFigures) -> float:
+    """Floating-point operations of an iteration."""
+    rows, mean = phase.batch.size, figures.mean_tokens
+    prefix = figures.prefix / phase.batch.grad_accumulation_steps  # once an update
+    own = rows * (mean - figures.prefix)
+    attention = 2 * 2 * shape.heads * shape.head_dim * shape.layers
+    passes = 4 if phase.gradient_checkpointing else 3
+    return passes * (
+        2 * (prefix + own) * shape.layers * shape.layer_parameters
+        + attention * (prefix * figures.prefix + own * mean) / 2
+        + 2 * rows * mean * figures.supervised_share * shape.vocabulary * shape.hidden
     )
 
 
@@ -164,10 +234,19 @@ def measured_rate(seconds: float = 0.3) -> float:
 
 
 def _trainable(shape: Shape, lora: LoraConfig) -> int:
+    modules = _modules(shape, lora)
+    return _adapted(shape, lora) * sum(lora.rank * sum(sizes) for sizes in modules.values())
+
+
+def _adapted(shape: Shape, lora: LoraConfig) -> int:
+    """Layers with adapters, and with a gradient."""
+    return shape.layers if lora.layers == "all" else min(lora.layers, shape.layers)
+
+
+def _modules(shape: Shape, lora: LoraConfig) -> dict[str, tuple[int, int]]:
+    """Adapted modules of a layer."""
     linear = shape.linear()
-    keys: Any = linear if lora.keys is None else [key for key in lora.keys if key in linear]
-    depth = shape.layers if lora.layers == "all" else min(lora.layers, shape.layers)
-    return depth * sum(lora.rank * sum(linear[key]) for key in keys)
+    return {key: linear[key] for key in linear if lora.keys is None or key in lora.keys}
 
 
 def _tied(config: Config) -> bool:

@@ -23,14 +23,16 @@ from ..errors import DataError, GateError, TrainingError, WeightsError
 from ..files import fresh_folder, move_folder, remove
 from ..hashing import sha256_file
 from ..train.evaluate import held_out_logits
-from ..train.loop import count_updates, phase_forward, train
+from ..train.loop import count_updates, phase_forward, shared_prefix, train
 from ..train.lora import add_adapters, misfits, save_adapter
 from ..train.metrics import TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
+from ..weights.folder import read_config
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
+from .estimate import estimate, read_shape, row_figures, rows_that_fit, too_little
 from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Stage, Trained, Validated
 from .plan import PhasePlan
 from .records import Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
@@ -124,9 +126,9 @@ def _prepare_split(
 
 
 def run_phase(
-    plan: PhasePlan, rows: Rows, lineage: Lineage, bar: FuseConfig, emit: OnEvent
+    plan: PhasePlan, rows: Rows, lineage: Lineage, bar: FuseConfig, at_once: int, emit: OnEvent
 ) -> tuple[PhaseRecord, Delta]:
-    """Train, fuse, verify and record a phase in its folder.
+    """Train, fuse, verify and record a phase in its folder, `at_once` rows in memory together.
 
     A phase that was trained but not fused, because a gate refused it, is not trained again.
 
@@ -135,7 +137,7 @@ def run_phase(
         GateError: the fuse is under its bar. The adapter and metrics stay; nothing is handed on.
     """
     try:
-        trained, logits = _trained(plan, rows, lineage, emit)
+        trained, logits = _trained(plan, rows, lineage, at_once, emit)
         return _fuse_and_record(plan, rows, lineage, bar, trained, logits, emit)
     except (TrainingError, GateError) as error:
         raise type(error)(f"phase {plan.config.name}: {error}") from error
@@ -144,12 +146,12 @@ def run_phase(
             raise
         raise TrainingError(
             f"phase {plan.config.name}: the memory does not suffice ({error}); set "
-            "gradient_checkpointing: true, or lower batch.size or max_tokens"
+            "gradient_checkpointing: true, or a batch.memory_limit_gb, or lower max_tokens"
         ) from error
 
 
 def _trained(
-    plan: PhasePlan, rows: Rows, lineage: Lineage, emit: OnEvent
+    plan: PhasePlan, rows: Rows, lineage: Lineage, at_once: int, emit: OnEvent
 ) -> tuple[TrainedRecord, mx.array]:
     """The phase's adapter in its folder, and the adapter-loaded model's held-out logits."""
     start = time.perf_counter()
@@ -165,7 +167,7 @@ def _trained(
     if record is None:
         trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
         emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
-        metrics = _train(model, rows, plan, lineage.seed, emit)
+        metrics = _train(model, rows, plan, lineage.seed, at_once, emit)
         save_adapter(model, adapters, folder / "adapter")
         forward = phase_forward(model, rows.train.examples, rows.valid.examples, phase)
         record = TrainedRecord(
@@ -243,13 +245,38 @@ def rebuild_fused(plan: PhasePlan, lineage: Lineage) -> None:
     move_folder(partial, plan.folder / "fused")
 
 
+def rows_at_once(
+    base: Base, dtype: str, phases: Sequence[PhaseConfig], rows: dict[str, Rows]
+) -> dict[str, int]:
+    """By phase, how many rows of a micro-batch to compute together under its memory limit.
+
+    Raises:
+        TrainingError: phases of which not even one row keeps to it, all of them.
+    """
+    limited = [phase for phase in phases if phase.batch.memory_limit_gb is not None]
+    at_once = {phase.name: phase.batch.size for phase in phases}
+    problems = []
+    for phase in limited:
+        shape = read_shape(read_config(base.folder))
+        splits = (rows[phase.name].train.examples, rows[phase.name].valid.examples)
+        figures = row_figures(splits[0], shared_prefix(*splits, phase))
+        sizes = (sum(spec.nbytes for spec in base.specs), 2 if dtype == "bfloat16" else 4)
+        at_once[phase.name] = rows_that_fit(shape, phase, figures, *sizes)
+        if at_once[phase.name] == 0:
+            cost = estimate(shape, phase, figures, 1, *sizes)
+            problems.append(f"phase {phase.name}: {too_little(phase, cost)}")
+    if problems:
+        raise TrainingError("\n".join(problems))
+    return at_once
+
+
 def _train(
-    model: nn.Module, rows: Rows, plan: PhasePlan, seed: int, emit: OnEvent
+    model: nn.Module, rows: Rows, plan: PhasePlan, seed: int, at_once: int, emit: OnEvent
 ) -> list[TrainMetrics | ValMetrics]:
-    name = plan.config.name
+    name, splits = plan.config.name, (rows.train.examples, rows.valid.examples)
     seen: list[TrainMetrics | ValMetrics] = []
     with (plan.folder / "metrics.jsonl").open("w") as file:
-        for metrics in train(model, rows.train.examples, rows.valid.examples, plan.config, seed):
+        for metrics in train(model, *splits, plan.config, seed, at_once):
             seen.append(metrics)
             file.write(json.dumps(_flat(metrics)) + "\n")
             file.flush()

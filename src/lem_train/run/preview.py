@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
+from ..data.batch import choose_padding, training_order
 from ..data.jsonl import PhaseData
 from ..data.tokenize import ChatTokenizer, Tokenized
 from ..errors import WeightsError
 from ..weights.folder import Config, read_config, tensor_specs, text_config
-from .estimate import Cost, Shape, estimate, measured_rate, read_shape
+from .estimate import (
+    Cost,
+    RowFigures,
+    Shape,
+    estimate,
+    measured_rate,
+    read_shape,
+    rows_that_fit,
+    too_little,
+)
 from .plan import PhasePlan
 from .runner import Prepared, prepare, read_all
 from .store import read_phase
@@ -44,7 +54,9 @@ class Preview:
     train: Split
     valid: Split
     prefix: int
+    padding: float  # share of the computed tokens, prefix aside
     updates: int
+    at_once: int  # rows whose activations are in memory together
     cost: Cost | None
     seconds: float | None
     warnings: tuple[str, ...]
@@ -81,7 +93,15 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
     rate = None if shape is None else measured_rate()
     phases = _corrected(
         [
-            _preview(plan, rows[plan.config.name], shape, dtype_bytes, weight_bytes, rate)
+            _preview(
+                plan,
+                rows[plan.config.name],
+                shape,
+                dtype_bytes,
+                weight_bytes,
+                rate,
+                curriculum.seed,
+            )
             for plan in prepared.plans
         ]
     )
@@ -106,6 +126,7 @@ def _preview(
     dtype_bytes: int | None,
     weight_bytes: int | None,
     rate: float | None,
+    seed: int,
 ) -> Preview:
     from ..train.loop import count_updates, shared_prefix
     from ..train.lora import misfits
@@ -113,32 +134,39 @@ def _preview(
     phase = plan.config
     rows, held_out = _split(tokenized.train, phase), _split(tokenized.valid, phase)
     prefix = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
+    at_once = phase.batch.size
     cost = seconds = None
     warnings = list(_warnings(phase, rows, held_out, count_updates(phase)))
     if shape is not None and dtype_bytes is not None and rate is not None:
         warnings += misfits(phase.lora, [frozenset(shape.linear())] * shape.layers)
         fitting = [n for n in rows.lengths if n <= phase.max_tokens] or [phase.max_tokens]
-        cost = estimate(
-            shape,
-            phase,
-            weight_bytes or shape.parameters * dtype_bytes,
-            dtype_bytes,
-            float(np.mean(fitting)),
-            max(fitting),
-            rows.supervised / sum(rows.lengths),
-            prefix,
+        figures = RowFigures(
+            float(np.mean(fitting)), max(fitting), rows.supervised / sum(rows.lengths), prefix
         )
+        sizes = (weight_bytes or shape.parameters * dtype_bytes, dtype_bytes)
+        at_once = rows_that_fit(shape, phase, figures, *sizes)
+        cost = estimate(shape, phase, figures, at_once or 1, *sizes)
+        if at_once == 0:
+            warnings.append(too_little(phase, cost))
         seconds = cost.operations / rate
     return Preview(
         plan,
         rows,
         held_out,
         prefix,
+        _padding(tokenized.train, phase, prefix, seed),
         count_updates(phase),
+        at_once,
         cost,
         seconds,
         tuple(warnings),
     )
+
+
+def _padding(split: Tokenized, phase: PhaseConfig, prefix: int, seed: int) -> float:
+    lengths = [len(example) for example in split.examples]
+    order = training_order(lengths, phase.batch.size, phase.iterations, seed, phase.name)
+    return choose_padding(lengths, prefix).waste(lengths, order)
 
 
 def _split(split: Tokenized, phase: PhaseConfig) -> Split:

@@ -115,7 +115,7 @@ def _train_phases(
     from ..weights.base import open_base
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
-    from .phase import Lineage, prepare_all, refuse_misfits, run_phase
+    from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
 
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
     folder = base_folder(curriculum.base, prepared.base, run)
@@ -125,6 +125,7 @@ def _train_phases(
     base = open_base(folder)
     refuse_misfits(base, to_train)
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
+    at_once = rows_at_once(base, dtype, to_train, rows)
     write_run(run, _run_record(curriculum, prepared, dtype))
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
@@ -136,7 +137,8 @@ def _train_phases(
             continue
         if not trusted:
             _restore_fused(plans[number - 1], lineage)
-        _, delta = run_phase(plan, rows[plan.config.name], lineage, curriculum.fuse, emit)
+        name = plan.config.name
+        _, delta = run_phase(plan, rows[name], lineage, curriculum.fuse, at_once[name], emit)
         deltas = (*deltas, delta)
         weights, trusted = plan.folder / "fused", True
         if curriculum.fuse.keep != "all":
