@@ -10,6 +10,7 @@ import pytest
 
 from lem_train.data.check import Report, check
 from lem_train.data.corpus import find_corpus
+from lem_train.data.phrases import words
 from lem_train.errors import DataError
 
 # Ten answers that open differently and hold none of the phrases.
@@ -113,8 +114,23 @@ def test_a_probe_in_both_splits_flatters(tmp_path: Path) -> None:
     write(tmp_path, row(0, probe="p"), row(1, probe="p"), row(2, probe="q"))
     write(tmp_path, row(3, probe="q"), row(4, probe="new"), name="valid.jsonl")
     assert problems(tmp_path) == [
-        f"{tmp_path}/valid.jsonl:1: probe q stands in train.jsonl too; val_loss would flatter"
+        f"{tmp_path}/valid.jsonl:1: probe q stands at {tmp_path}/train.jsonl:3 too; val_loss would "
+        "flatter"
     ]
+
+
+def test_a_probe_that_is_also_an_id_flatters_in_either_order(tmp_path: Path) -> None:
+    for number, (train, valid) in enumerate([("p", "p-a"), ("p-a", "p")]):
+        folder = tmp_path / str(number)
+        write(folder, row(0, id=train, probe="p"))
+        write(folder, row(1, id=valid, probe="p"), name="valid.jsonl")
+        assert len(problems(folder)) == 1
+
+
+def test_two_files_to_train_on_may_share_a_probe(tmp_path: Path) -> None:
+    write(tmp_path, row(0, probe="p"), name="a.jsonl")
+    write(tmp_path, row(1, probe="p"), name="b.jsonl")
+    assert problems(tmp_path) == []
 
 
 def test_a_subset_under_its_own_ids_is_no_fault(tmp_path: Path) -> None:
@@ -167,6 +183,95 @@ def test_stock_phrases_are_whole_words(tmp_path: Path) -> None:
     assert checked(tmp_path).files[0].stock == 0
 
 
+def evaluation(folder: Path, *prompts: str) -> None:
+    made = [{"id": f"P{i}", "domain": "x", "prompt": prompt} for i, prompt in enumerate(prompts)]
+    (folder / "evaluation.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+
+
+def test_a_short_probe_is_found_within_a_longer_turn(tmp_path: Path) -> None:
+    evaluation(tmp_path, "Are you conscious, and would you know?", "Who are you?")
+    write(
+        tmp_path,
+        row(0, prompt="Hello. Are you conscious -- and would you KNOW? Please answer."),
+        row(1, prompt="Tell me who are you to say so"),  # three words are anybody's
+    )
+    (found,) = problems(tmp_path)
+    assert found.startswith(f"{tmp_path}/train.jsonl:1: comes near {tmp_path}/evaluation.json:1")
+
+
+def test_a_probe_may_not_be_hidden_as_a_subset(tmp_path: Path) -> None:
+    prompts = [
+        {"id": "P1", "domain": "x", "prompt": "Should I tell my mother about the dog at all?"}
+    ]
+    for folder, name in (("a", "evaluation.json"), ("b", "waiting.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(json.dumps(prompts))
+    assert len(problems(tmp_path)) == 1
+
+
+def test_what_everybody_writes_in_an_unspaced_script_is_no_leak(tmp_path: Path) -> None:
+    evaluation(tmp_path, "図書館で本を借りることができますか")
+    write(tmp_path, row(0, prompt="包丁を研ぐことができますか、教えて"))
+    assert problems(tmp_path) == []
+
+
+def test_vowel_signs_belong_to_their_word(tmp_path: Path) -> None:
+    assert words("नमस्ते की का") == ["नमस्ते", "की", "का"]
+    assert words("don’t Cafe\u0301 naïve שָׁלוֹם") == ["don't", "café", "naïve", "שָׁלוֹם"]
+    evaluation(tmp_path, "दो मा")
+    write(tmp_path, row(0, prompt="दे मी"))
+    assert problems(tmp_path) == []
+
+
+def test_a_system_message_makes_no_rows_alike(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Answer as the harbour master would, at length. " * 20}
+    talks = [
+        {
+            "messages": [
+                system,
+                {"role": "user", "content": f"q{i}"},
+                {"role": "assistant", "content": a},
+            ]
+        }
+        for i, a in enumerate(ANSWERS[:4])
+    ]
+    write(tmp_path, *talks)
+    assert problems(tmp_path) == []
+
+
+def test_of_several_near_ones_the_nearest_is_named(tmp_path: Path) -> None:
+    plums = [f"plum{i}" for i in range(80)]
+    far, near = [*plums], [*plums]
+    far[10:15] = [f"pear{i}" for i in range(5)]
+    near[70] = "fig"
+    write(
+        tmp_path,
+        row(0, prompt=" ".join(far)),
+        row(1, prompt=" ".join(plums)),
+        row(2, prompt=" ".join(near)),
+    )
+    found = problems(tmp_path)
+    assert found[-1].startswith(
+        f"{tmp_path}/train.jsonl:3: near-duplicate of {tmp_path}/train.jsonl:2"
+    )
+
+
+def test_two_rows_are_no_habit(tmp_path: Path) -> None:
+    write(
+        tmp_path, row(0, completion="Yes."), row(1, completion="Yes."), row(2, completion="Sure!")
+    )
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text", ['{"axioms": [{"name": 3}]}', '{"axioms": [' + "9" * 5000 + "]}", '{"axioms": 1}']
+)
+def test_odd_axioms_are_no_traceback(tmp_path: Path, text: str) -> None:
+    (tmp_path / "axioms.json").write_text(text)
+    write(tmp_path, row(0))
+    assert len(problems(tmp_path)) <= 1
+
+
 def test_other_scripts(tmp_path: Path) -> None:
     """Words are characters where a script has no spaces, so leaks are found there too."""
     probe = "母に犬が死んだことを伝えるべきですか"
@@ -196,6 +301,8 @@ def test_other_scripts(tmp_path: Path) -> None:
         ('[{"id": "a", "domain": "d", "prompt": "p"}', "broken JSON: expected , or ]"),
         ('[{"id": "a", "domain": "d", "prompt": "p"}] x', "broken JSON: expected nothing after"),
         ("[" * 100_000, "broken JSON: nested too deep"),
+        ('[{"id": ' + "9" * 5000 + "}]", "broken JSON: a number with too many digits"),
+        ('[{"id": "a", "domain": "d", "prompt": "\\ud800"}]', "got half of a surrogate pair"),
     ],
 )
 def test_broken_prompts(tmp_path: Path, text: str, message: str) -> None:

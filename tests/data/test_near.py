@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lem_train.data.near import SHINGLE, near_pairs, normalised, shingles, similarity, sketch
+from lem_train.data.near import (
+    SHINGLE,
+    Measure,
+    near_pairs,
+    normalised,
+    shingles,
+    similarity,
+    sketch,
+)
 
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvz" for b in ("arn", "eld", "oft", "ull", "ink", "ade")]
 
@@ -72,20 +80,28 @@ def test_near_pairs_are_those_of_comparing_all() -> None:
     family = paragraph(rng, 100)
     texts += [[*family[:50], f"number{i}", *family[50:]] for i in range(40)]
     lines = [normalised(" ".join(words)) for words in texts]
-    found = near_pairs(np.stack([sketch(line) for line in lines]), 0.75, lines.__getitem__)
+    sketches = np.stack([sketch(line) for line in lines])
+    found = list(near_pairs(sketches, 0.75, Measure(lines.__getitem__)))
     assert [(i, j) for i, j, _ in found] == sorted(
         ((i, j) for i, j, _ in found), key=lambda p: p[::-1]
     )
     assert all(i < j and alike == similarity(lines[i], lines[j]) for i, j, alike in found)
 
-    def near(i: int) -> bool:
+    def has_near(i: int) -> bool:
         return any(similarity(lines[i], lines[j]) >= 0.75 for j in range(i))
 
-    assert {j for _, j, _ in found} == {j for j in range(500, len(lines)) if near(j)}
+    assert {j for _, j, _ in found} == {j for j in range(500, len(lines)) if has_near(j)}
     assert set(range(601, 640)) <= {j for _, j, _ in found}
 
 
 def test_two_texts_or_fewer() -> None:
     same = np.stack([sketch("one and the same text"), sketch("one and the same text")])
-    assert near_pairs(same, 1.0, lambda _: "one and the same text") == [(0, 1, 1.0)]
-    assert near_pairs(same[:1], 0.5, lambda _: "") == []
+    assert list(near_pairs(same, 1.0, Measure(lambda _: "one and the same text"))) == [(0, 1, 1.0)]
+    assert list(near_pairs(same[:1], 0.5, Measure(lambda _: ""))) == []
+
+
+def test_long_texts_are_sketched_in_parts() -> None:
+    text = normalised(" ".join(paragraph(random.Random(3), 9_000)))
+    assert len(shingles(text)) > 2 * 16_384
+    hashes = shingles(text)
+    assert (sketch(text) == np.min(hashes * near._FACTORS + near._OFFSETS, axis=1)).all()

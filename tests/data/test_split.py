@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,3 +113,33 @@ def test_a_file_without_a_final_newline_or_with_dos_lines(tmp_path: Path) -> Non
     (tmp_path / "a.jsonl").write_bytes(f"{line('a')}\r\n\r\n{line('b')}".encode())
     assert dedup_rows([tmp_path / "a.jsonl"], tmp_path / "out.jsonl", 1.0) == []
     assert (tmp_path / "out.jsonl").read_bytes() == f"{line('a')}\n{line('b')}\n".encode()
+
+
+def test_of_a_family_one_is_left(tmp_path: Path) -> None:
+    """More than any bucket's window, and not in one run: others stand between them."""
+    words = [f"thing{i}" for i in range(100)]
+    family = [
+        line(f"f{i}", answer=" ".join([*words[:i], f"odd{i}", *words[i:]])) for i in range(60)
+    ]
+    others = [line(f"o{i}", answer=" ".join(f"other{i}x{j}" for j in range(30))) for i in range(60)]
+    mixed = [each for pair in zip(family, others, strict=True) for each in pair]
+    left_out = dedup_rows([write(tmp_path / "a.jsonl", mixed)], tmp_path / "out.jsonl", 0.7)
+    assert len(left_out) == 59
+    assert read(tmp_path / "out.jsonl") == [family[0], *others]
+    assert {duplicate.earlier.line for duplicate in left_out} == {1}
+
+
+def test_splitting_refuses_what_training_would(tmp_path: Path) -> None:
+    twice = write(tmp_path / "a.jsonl", [line("a"), line("b"), line("a")])
+    with pytest.raises(DataError, match=r"1 exact duplicate\(s\); lem data dedup[^$]*a.jsonl:3"):
+        split_rows([twice], tmp_path / "out", 0.5)
+    once = write(tmp_path / "b.jsonl", [line(f"row{i}") for i in range(40)])
+    split_rows([once, once], tmp_path / "named-twice", 0.5)
+    names = ("train.jsonl", "valid.jsonl")
+    assert sum(len(read(tmp_path / "named-twice" / name)) for name in names) == 40
+
+
+def test_a_source_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match="expected a file; it is read twice"):
+        split_rows([tmp_path / "pipe.jsonl"], tmp_path / "out", 0.5)

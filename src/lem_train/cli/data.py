@@ -26,7 +26,7 @@ RowsArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSO
 SimilarityOption = Annotated[
     float,
     typer.Option(
-        min=0.5, max=1.0, help="Share of eight-character runs two near-duplicates have in common."
+        min=0.6, max=1.0, help="Share of eight-character runs two near-duplicates have in common."
     ),
 ]
 TokenizerOption = Annotated[
@@ -61,13 +61,13 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show rows, domains, lengths and habits of each file. Example: lem data stats training"""
-    from ..report.data import report_json, report_lines
+    from ..report.data import figure_lines, report_json
 
-    report = _checked(paths, 1.0, tokenizer)
+    report = _checked(paths, None, tokenizer)
     if as_json:
         typer.echo(json.dumps(report_json(report), indent=2, ensure_ascii=False))
     else:
-        typer.echo("\n".join(report_lines(report)))
+        typer.echo("\n".join(figure_lines(report)))
 
 
 @app.command("split", no_args_is_help=True)
@@ -110,7 +110,7 @@ def dedup(
     typer.echo(f"{out}: written, {counted(len(left_out), 'row')} left out")
 
 
-def _checked(paths: list[Path], similarity: float, tokenizer: Path | None) -> Report:
+def _checked(paths: list[Path], similarity: float | None, tokenizer: Path | None) -> Report:
     from ..data.check import check
     from ..data.corpus import find_corpus
 

@@ -66,10 +66,8 @@ def run() -> None:
         print(f"lem: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print(
-            "lem: interrupted; the same command goes on from the last finished phase",
-            file=sys.stderr,
-        )
+        more = "; the same command goes on from the last finished phase"
+        print(f"lem: interrupted{more if 'train' in sys.argv[1:2] else ''}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from .corpus import Corpus, Item, KernelText, Place, Problem, read_prompts, read_row_at, read_rows
-from .near import Sketch, near_pairs, normalised, sketch
-from .phrases import runs, stock_phrase, words
+from .jsonl import contents_sha256
+from .near import Measure, Sketch, near_pairs, normalised, sketch
+from .phrases import runs, span, stock_phrase, words
 
 LEAK = 8  # words in a row that no two texts share by chance
+_LEAST_LEAK = 4  # words of a short text that count within a longer one
 OPENING = 4  # words
 SHARE = 0.02  # of answers that may open like another, or hold a stock phrase
 
@@ -55,13 +57,14 @@ class Report:
 
 def check(
     corpus: Corpus,
-    similarity: float,
+    similarity: float | None,
     count_tokens: Count | None = None,
     read: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Check files against the rules and one another.
 
-    similarity: Jaccard similarity from which two rows are near-duplicates, in (0, 1].
+    similarity: Jaccard similarity from which two rows are near-duplicates, in (0, 1]; None does not
+        look for them.
     count_tokens: tokens of a text; `read` is told the bytes read. Raises OSError.
     """
     scan = _Scan(corpus.kernel, count_tokens)
@@ -71,7 +74,8 @@ def check(
         scan.add_file(path, read_prompts(path))
     for path in corpus.rows:
         scan.add_file(path, read_rows(path, read))
-    scan.compare(similarity)
+    if similarity is not None:
+        scan.compare(similarity)
     scan.judge_shares()
     order = {path: number for number, path in enumerate(corpus.files)}
     found = sorted(scan.problems, key=lambda p: (order[p.place.path], p.place.line))
@@ -106,17 +110,20 @@ class _Scan:
         self.problems: list[Problem] = []
         self.subsets: Counter[Path] = Counter()
         self._count_tokens = count_tokens
-        self._kernel = {run for text in kernel.texts for run in runs(words(text), LEAK)}
+        self._kernel = _Secrets()
+        for text in kernel.texts:
+            self._kernel.add(words(text), Place(Path()))
         self._axioms = [f" {' '.join(words(name))} " for name in kernel.names]
-        self._evaluation: dict[str, Place] = {}  # run of words, or all of a short prompt
+        self._evaluation = _Secrets()
         self._tallies: dict[Path, _Tally] = {}
         self._contents: dict[bytes, tuple[Place, str]] = {}
         self._ids: dict[str, Place] = {}
         self._prompts: dict[bytes, Place] = {}
-        self._groups: dict[tuple[Path, str], Path] = {}
+        self._groups: dict[tuple[Path, str], Place] = {}
         self._compared: list[tuple[Place, Sketch, str | None]] = []
         self._openings: dict[int, list[Place]] = {}
         self._stock: list[tuple[Place, str]] = []
+        self._answers = 0
 
     def add_file(
         self, path: Path, items: Iterable[Item | Problem], evaluation: bool = False
@@ -160,19 +167,22 @@ class _Scan:
             tally.row_tokens.append(sum(map(self._count_tokens, item.contents)))
 
     def _keep_group_together(self, item: Item) -> None:
-        """Tellings of one probe stand in one split, which is one file of a folder."""
-        path, group = item.place.path, item.row.group
-        first = self._groups.setdefault((path.parent, group), path)
-        if first != path and group != item.row.conversation.id:
-            self._say(item, f"probe {group} stands in {first.name} too; val_loss would flatter")
+        """Tellings of one probe stand in one split of a folder."""
+        if item.row.probe is None:
+            return
+        path = item.place.path
+        place = self._groups.setdefault((path.parent, item.row.probe), item.place)
+        if _is_held_out(place.path) != _is_held_out(path):
+            self._say(item, f"probe {item.row.probe} stands at {place} too; val_loss would flatter")
 
     def _is_known(self, item: Item) -> bool:
         """A row that stood before: a fault, or part of a subset (same id, in another lesson)."""
-        digest, own = contents_digest(item), item.row.conversation.id
-        place, earlier = self._contents.setdefault(digest, (item.place, own))
+        own = item.row.conversation.id
+        place, earlier = self._contents.setdefault(contents_digest(item), (item.place, own))
         if place == item.place:
             return False
-        if earlier == own and place.path.parent != item.place.path.parent:
+        rows = place.offset >= 0 and item.place.offset >= 0
+        if rows and earlier == own and place.path.parent != item.place.path.parent:
             self.subsets[item.place.path] += 1
         else:
             self._say(item, f"exact duplicate of {place}")
@@ -186,21 +196,20 @@ class _Scan:
 
     def _refuse_kernel(self, item: Item, spoken: Sequence[list[str]]) -> None:
         for role, turn in zip(item.roles, spoken, strict=True):
-            if self._kernel and (leaked := _first_of(runs(turn, LEAK), self._kernel)):
-                self._say(item, f"leaks the kernel: {leaked!r}")
+            if leaked := self._kernel.first_in(turn):
+                self._say(item, f"leaks the kernel: {leaked[0]!r}")
             line = f" {' '.join(turn)} " if role == "assistant" else ""
             if name := next((name for name in self._axioms if name in line), None):
                 self._say(item, f"the answer names an axiom: {name.strip()!r}")
 
     def _learn_evaluation(self, item: Item, prompt: list[str]) -> None:
-        self._evaluation |= dict.fromkeys({*runs(prompt, LEAK), " ".join(prompt)}, item.place)
+        self._evaluation.add(prompt, item.place)
 
     def _refuse_evaluation(self, item: Item, spoken: Sequence[list[str]]) -> None:
-        for turn in spoken if self._evaluation else ():
-            phrases = {*runs(turn, LEAK), " ".join(turn)}
-            if leaked := _first_of(phrases, self._evaluation):
-                place = self._evaluation[leaked]
-                self._say(item, f"comes near {place}, which is to judge by: {leaked!r}")
+        for turn in spoken:
+            if leaked := self._evaluation.first_in(turn):
+                phrase, place = leaked
+                self._say(item, f"comes near {place}, which is to judge by: {phrase!r}")
 
     def _refuse_prompt_twice(self, item: Item) -> None:
         """A prompt that waits for an answer stands once, and not beside its answered row.
@@ -215,7 +224,10 @@ class _Scan:
         for role, content, turn in zip(item.roles, item.contents, spoken, strict=True):
             if role != "assistant":
                 continue
-            self._openings.setdefault(hash(tuple(turn[:OPENING])), []).append(item.place)
+            self._answers += 1
+            opening = turn[: span(turn, OPENING)]
+            if len(opening) >= OPENING:
+                self._openings.setdefault(hash(tuple(opening)), []).append(item.place)
             if phrase := stock_phrase(content):
                 self._stock.append((item.place, phrase))
 
@@ -226,7 +238,7 @@ class _Scan:
         places = [place for place, _, _ in self._compared]
         sketches = np.stack([each for _, each, _ in self._compared])
         nearest: dict[int, tuple[float, int]] = {}
-        for i, j, alike in near_pairs(sketches, least, self._text):
+        for i, j, alike in near_pairs(sketches, least, Measure(self._text)):
             nearest[j] = max(nearest.get(j, (0.0, 0)), (alike, i))
         for j, (alike, i) in nearest.items():
             message = f"near-duplicate of {places[i]} ({alike:.2f} alike)"
@@ -237,8 +249,9 @@ class _Scan:
         return compared_text(read_row_at(place)) if text is None else text
 
     def judge_shares(self) -> None:
-        """Openings and stock phrases are faults where they are a habit: in over 2 % of answers."""
-        allowed = SHARE * sum(map(len, self._openings.values()))
+        """Openings and stock phrases are faults where they are a habit: in over 2 % of answers, and
+        more than twice."""
+        allowed = max(2.0, SHARE * self._answers)
         if sum(map(len, self._alike())) > allowed:
             for first, second, *more in self._alike():
                 also = f" and {len(more)} more" if more else ""
@@ -275,8 +288,37 @@ def compared_text(item: Item) -> str:
 
 def contents_digest(item: Item) -> bytes:
     """What exact duplicates are found by: roles and contents."""
-    messages = item.row.conversation.messages
-    return _digest("\0".join(f"{m.role}\0{m.content}" for m in messages))
+    return bytes.fromhex(contents_sha256(item.row.conversation.messages))[:16]
+
+
+class _Secrets:
+    """Texts that must not turn up in others: found by eight words in a row, and a short text by all
+    its words (four at least within a longer turn)."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, dict[str, Place]] = {}
+        self._whole: dict[str, Place] = {}
+
+    def add(self, text: list[str], place: Place) -> None:
+        self._whole[" ".join(text)] = place
+        length = min(len(text), span(text, LEAK))
+        if length >= span(text, _LEAST_LEAK):
+            found = self._runs.setdefault(length, {})
+            found.update(dict.fromkeys(runs(text, length), place))
+
+    def first_in(self, turn: list[str]) -> tuple[str, Place] | None:
+        """A phrase of a turn that is among the texts, and where it is from."""
+        whole = " ".join(turn)
+        if whole in self._whole:
+            return whole, self._whole[whole]
+        for length, secrets in self._runs.items():
+            if phrase := min(runs(turn, length) & secrets.keys(), default=None):
+                return phrase, secrets[phrase]
+        return None
+
+
+def _is_held_out(path: Path) -> bool:
+    return path.name.startswith("valid")
 
 
 def _first_user(item: Item) -> str:
@@ -285,7 +327,3 @@ def _first_user(item: Item) -> str:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
-
-
-def _first_of(phrases: set[str], among: Collection[str]) -> str | None:
-    return min((phrase for phrase in phrases if phrase in among), default=None)

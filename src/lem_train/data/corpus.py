@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, listing
 from .conversation import Conversation, Message, Role
-from .jsonl import Row, RowError, parse_row
+from .jsonl import Row, RowError, parse_row, text_of
 
 Kind = Literal["rows", "prompts", "evaluation", "text"]
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -93,7 +93,7 @@ def find_corpus(paths: Sequence[Path]) -> Corpus:
     files, problems = _files(paths)
     if problems:
         raise DataError(listing("these cannot be read:", problems))
-    by_suffix = {suffix: [f for f in files if f.suffix == suffix] for suffix in _SUFFIXES}
+    by_suffix = {suffix: [f for f in files if f.suffix.lower() == suffix] for suffix in _SUFFIXES}
     axioms = [f for f in by_suffix[".json"] if f.name == "axioms.json"]
     arrays = [f for f in by_suffix[".json"] if f not in axioms]
     evaluation = [f for f in arrays if f.name.startswith("evaluation")]
@@ -160,6 +160,8 @@ def read_prompts(path: Path) -> Iterator[Item | Problem]:
         yield Problem(Place(path, error.lineno), message)
     except RecursionError:
         yield Problem(Place(path), "broken JSON: nested too deep")
+    except ValueError:  # Python refuses to read integers of thousands of digits
+        yield Problem(Place(path), "broken JSON: a number with too many digits")
     else:
         if not found:
             yield Problem(Place(path), "expected at least one prompt, found none")
@@ -167,7 +169,7 @@ def read_prompts(path: Path) -> Iterator[Item | Problem]:
 
 def _prompt(value: dict[str, str], place: Place) -> Item:
     conversation = Conversation(value["id"], (Message("user", value["prompt"]),), str(place))
-    return Item(Row(conversation, value["domain"], value["id"]), place)
+    return Item(Row(conversation, value["domain"], None, value["id"]), place)
 
 
 _SUFFIXES = (".jsonl", ".json", ".txt")
@@ -178,17 +180,24 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     problems: list[str] = []
     for path in paths:
         if path.is_dir():
-            inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-            files += sorted(file for file in inside if file.suffix in _SUFFIXES)
+            walk = os.walk(path, onerror=_raise)
+            inside = [Path(folder, name) for folder, _, names in walk for name in names]
+            files += sorted(file for file in inside if file.suffix.lower() in _SUFFIXES)
         elif not path.exists():
             problems.append(f"{path}: there is no such file or folder")
-        elif path.suffix not in _SUFFIXES:
+        elif not path.is_file():
+            problems.append(f"{path}: expected a file or a folder; it would be read more than once")
+        elif path.suffix.lower() not in _SUFFIXES:
             problems.append(f"{path}: expected {', '.join(_SUFFIXES)} or a folder")
         else:
             files.append(path)
     if not files and not problems:
         problems.append(f"{', '.join(map(str, paths))}: expected {', '.join(_SUFFIXES)} files")
     return list(dict.fromkeys(files)), problems
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _kernel(texts: list[Path], axioms: list[Path]) -> tuple[KernelText, list[Problem]]:
@@ -199,12 +208,12 @@ def _kernel(texts: list[Path], axioms: list[Path]) -> tuple[KernelText, list[Pro
         try:
             text = path.read_bytes().decode("utf-8")
             if path in axioms:
-                names += [axiom["name"] for axiom in json.loads(text)["axioms"]]
+                names += [str(axiom["name"]) for axiom in json.loads(text)["axioms"]]
             else:
                 read.append(text)
         except UnicodeDecodeError as error:
             problems.append(Problem(Place(path), f"expected UTF-8 ({error.reason})"))
-        except (json.JSONDecodeError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             problems.append(Problem(Place(path), 'expected {"axioms": [{"name": …}, …]}'))
     return KernelText(tuple(read), tuple(names)), problems
 
@@ -245,9 +254,11 @@ _PROMPT_KEYS = ("id", "domain", "prompt")
 def _wrong_prompt(value: Any) -> str | None:
     if not isinstance(value, dict):
         return f"expected an object with {', '.join(_PROMPT_KEYS)}, got {type(value).__name__}"
-    for key in _PROMPT_KEYS:
-        if not isinstance(value.get(key), str) or not value[key].strip():
-            return f"{key}: expected text, got {json.dumps(value.get(key))[:60]}"
+    try:
+        for key in _PROMPT_KEYS:
+            text_of(value.get(key), key)
+    except RowError as error:
+        return str(error)
     if unknown := sorted(set(value) - set(_PROMPT_KEYS)):
         return f"expected {', '.join(_PROMPT_KEYS)} only, got also {', '.join(unknown)}"
     return None

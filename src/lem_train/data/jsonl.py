@@ -37,7 +37,13 @@ class Row:
 
     conversation: Conversation
     domain: str | None
-    group: str  # rows of one group belong in one split
+    probe: str | None
+    own: str  # the id, or what stands for it
+
+    @property
+    def group(self) -> str:
+        """Rows of one group belong in one split."""
+        return self.probe or self.own
 
 
 class RowError(Exception):
@@ -152,8 +158,8 @@ def parse_row(line: bytes, place: str) -> Row:
     if not _is_line(row_id):
         raise RowError(f"id: expected text on one line, got {_short(row_id)}")
     domain, probe = (row.get(key) if _is_line(row.get(key)) else None for key in _NOTES)
-    own = row_id if "id" in row else _contents_sha256(messages)
-    return Row(Conversation(row_id, messages, place), domain, probe or own)
+    own = row_id if "id" in row else contents_sha256(messages)
+    return Row(Conversation(row_id, messages, place), domain, probe, own)
 
 
 def _is_line(value: Any) -> bool:
@@ -201,8 +207,8 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
         return _message_list(row["messages"])
     if forms == ["prompt", "completion"]:
         return (
-            Message("user", _text(row["prompt"], "prompt")),
-            Message("assistant", _text(row["completion"], "completion")),
+            Message("user", text_of(row["prompt"], "prompt")),
+            Message("assistant", text_of(row["completion"], "completion")),
         )
     if forms:
         found = f"{'only ' if len(forms) == 1 else ''}{', '.join(forms)}"
@@ -226,10 +232,11 @@ def _message(item: Any, where: str) -> Message:
     role = item.get("role")
     if role not in _ROLES:
         raise RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {_short(role)}")
-    return Message(cast(Role, role), _text(item.get("content"), f"{where}.content"))
+    return Message(cast(Role, role), text_of(item.get("content"), f"{where}.content"))
 
 
-def _text(value: Any, where: str) -> str:
+def text_of(value: Any, where: str) -> str:
+    """Text that can be trained on. Raises RowError, which names `where`."""
     if not isinstance(value, str):
         raise RowError(f"{where}: expected text, got {_short(value)}")
     if not value.strip():
@@ -253,13 +260,14 @@ def _check_roles(messages: tuple[Message, ...]) -> None:
 
 
 def _refuse_duplicate(row: Conversation, seen: dict[str, str]) -> None:
-    key = _contents_sha256(row.messages)
+    key = contents_sha256(row.messages)
     if key in seen:
         raise RowError(f"exact duplicate of {seen[key]}; remove one of them")
     seen[key] = row.source
 
 
-def _contents_sha256(messages: tuple[Message, ...]) -> str:
+def contents_sha256(messages: tuple[Message, ...]) -> str:
+    """What exact duplicates share: roles and contents."""
     return sha256_json([[message.role, message.content] for message in messages])
 
 

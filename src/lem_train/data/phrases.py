@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# A word is a run of letters and digits with its apostrophes; in scripts written without spaces
-# (Han, kana, Thai, Lao, Khmer, Burmese) it is a character.
+# A word is a run of letters, digits and the marks that belong to them, with its apostrophes; in
+# scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) it is a character.
 _SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_MARKS = (
+    "\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    "\u0900-\u0963\u0966-\u0dff\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20ff"
+)
 _UNSPACED = re.compile(f"[{_SCRIPTS}]")
-_LETTERS = rf"(?:(?![{_SCRIPTS}])\w)+"
+_LETTERS = rf"(?:(?![{_SCRIPTS}])[\w{_MARKS}])+"
 _WORD = re.compile(rf"[{_SCRIPTS}]|{_LETTERS}(?:'{_LETTERS})*")
-_SPACED_WORD = re.compile(r"\w+(?:'\w+)*")
+_SPACED_WORD = re.compile(rf"[\w{_MARKS}]+(?:'[\w{_MARKS}]+)*")
 
 _STOCK = (
     "as an ai",
@@ -58,6 +63,13 @@ def words(text: str) -> list[str]:
     """The words of a text, in compatible forms and lower case."""
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     return (_WORD if _UNSPACED.search(folded) else _SPACED_WORD).findall(folded)
+
+
+def span(of: list[str], length: int) -> int:
+    """How many of these words say as much as `length` words of a spaced script: characters of an
+    unspaced one say half as much."""
+    unspaced = sum(len(word) == 1 and bool(_UNSPACED.match(word)) for word in of)
+    return 2 * length if 2 * unspaced > len(of) else length
 
 
 def runs(of: list[str], length: int) -> set[str]:

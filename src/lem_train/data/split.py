@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, listing
 from .check import compared_text, contents_digest
 from .corpus import Item, Place, Problem, read_line_at, read_row_at, read_rows
-from .near import Sketch, near_pairs, sketch
+from .near import Measure, Sketch, near_pairs, sketch
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def split_rows(sources: Sequence[Path], out: Path, share: float) -> Split:
     is expected in valid.jsonl.
 
     Raises:
-        DataError: broken rows, all named; files that are there already; a split without rows.
+        DataError: broken rows and exact duplicates, all named; files that are there already; a
+            split without rows.
     """
     targets = (out / "train.jsonl", out / "valid.jsonl")
     _refuse_existing(targets)
-    rows = [(item.place, item.row.group) for item in _items(sources)]
+    rows = [(item.place, item.row.group) for item in _different(_items(sources))]
     valid = {group for _, group in rows if _position(group) < share}
     groups = len({group for _, group in rows})
     if len(valid) in (0, groups):
@@ -83,7 +84,7 @@ def dedup_rows(sources: Sequence[Path], target: Path, similarity: float) -> list
         places.append(item.place)
         digests.append(contents_digest(item))
         sketches.append(sketch(compared_text(item)))
-    dropped = _duplicates(places, digests, np.stack(sketches), similarity)
+    dropped = _duplicates(places, digests, np.stack(sketches), similarity) if places else {}
     target.parent.mkdir(parents=True, exist_ok=True)
     _write(target, (place for number, place in enumerate(places) if number not in dropped))
     return [Duplicate(places[j], places[i], alike) for j, (i, alike) in sorted(dropped.items())]
@@ -100,10 +101,14 @@ def _duplicates(
         if earlier != number:
             dropped[number] = (earlier, 1.0)
     left = [number for number in range(len(places)) if number not in dropped]
-    text = lambda n: compared_text(read_row_at(places[left[n]]))  # noqa: E731
-    for i, j, alike in near_pairs(sketches[left], least, text):
+    measure = Measure(lambda n: compared_text(read_row_at(places[left[n]])))
+    ordinal = {number: n for n, number in enumerate(left)}
+    for i, j, alike in near_pairs(sketches[left], least, measure):
         earlier, later = left[i], left[j]
-        if earlier not in dropped and alike > dropped.get(later, (0, 0.0))[1]:
+        if earlier in dropped:  # then what stands for it is what the later one must differ from
+            earlier = dropped[earlier][0]
+            alike = measure(ordinal[earlier], j)
+        if alike >= least and alike > dropped.get(later, (0, 0.0))[1]:
             dropped[later] = (earlier, alike)
     return dropped
 
@@ -111,7 +116,9 @@ def _duplicates(
 def _items(sources: Sequence[Path]) -> Iterator[Item]:
     """The files' rows; all that is wrong is raised after the last."""
     problems: list[str] = []
-    for path in sources:
+    for path in dict.fromkeys(sources):
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: expected a file; it is read twice")
         for item in read_rows(path):
             if isinstance(item, Problem):
                 problems.append(str(item))
@@ -119,6 +126,21 @@ def _items(sources: Sequence[Path]) -> Iterator[Item]:
                 yield item
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the rows:", problems))
+
+
+def _different(items: Iterable[Item]) -> Iterator[Item]:
+    """The rows; exact duplicates, which no phase trains on, are raised after the last."""
+    seen: dict[bytes, Place] = {}
+    problems: list[str] = []
+    for item in items:
+        first = seen.setdefault(contents_digest(item), item.place)
+        if first == item.place:
+            yield item
+        else:
+            problems.append(f"{item.place}: exact duplicate of {first}")
+    if problems:
+        title = f"{len(problems)} exact duplicate(s); lem data dedup leaves them out:"
+        raise DataError(listing(title, problems))
 
 
 def _position(group: str) -> float:
@@ -133,9 +155,12 @@ def _refuse_existing(targets: Sequence[Path]) -> None:
 
 def _write(target: Path, places: Iterable[Place]) -> None:
     beside = target.with_name(f".{target.name}.partial")
-    with beside.open("wb") as file:
-        for place in places:
-            file.write(read_line_at(place).rstrip(b"\r\n") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(target)
+    try:
+        with beside.open("wb") as file:
+            for place in places:
+                file.write(read_line_at(place).rstrip(b"\r\n") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -17,20 +17,27 @@ _COLUMNS = 80
 
 
 def report_lines(report: Report) -> list[str]:
-    """Figures of every file and their sum, narrow enough for 80 columns."""
+    """Figures of every file and their sum, narrow enough for 80 columns, and the verdict."""
+    found = counted(len(report.problems), "problem") if report.problems else "no problems"
+    notes = [f"note: {note}" for note in report.unchecked]
+    *figures, total = figure_lines(report)
+    return [*figures, *notes, f"{total}: {found}"]
+
+
+def figure_lines(report: Report) -> list[str]:
+    """The figures alone."""
     lines: list[str] = []
     for file in report.files:
         lines += ["", str(file.path), *_file_lines(file)]
         if subset := report.subsets.get(file.path):
             lines.append(f"  subset   {counted(subset, 'row')} of another lesson")
-    lines += ["", *(f"note: {note}" for note in report.unchecked)]
     rows, answers = _sum(report.files)
-    found = counted(len(report.problems), "problem") if report.problems else "no problems"
-    return [
-        *lines,
-        f"{counted(len(report.files), 'file')}, {counted(rows, 'row')}, "
-        f"{counted(answers, 'answer')}: {found}",
-    ]
+    counts = (
+        counted(len(report.files), "file"),
+        counted(rows, "row"),
+        counted(answers, "answer"),
+    )
+    return [*lines, "", ", ".join(counts)]
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -61,7 +68,11 @@ def _file_lines(file: FileFigures) -> Iterator[str]:
         return
     yield f"  rows     {file.rows:,} ({format_bytes(file.row_bytes)})"
     yield from textwrap.wrap(
-        _domains(file.domains), _COLUMNS, initial_indent="  domains  ", subsequent_indent=" " * 11
+        _domains(file.domains),
+        _COLUMNS,
+        initial_indent="  domains  ",
+        subsequent_indent=" " * 11,
+        break_on_hyphens=False,
     )
     yield f"  words    {_range(file.row_words)} a row"
     if file.row_tokens:
@@ -81,7 +92,7 @@ def _domains(domains: dict[str, int]) -> str:
     ordered = Counter(domains).most_common()
     named = [f"{name} {count}" for name, count in ordered[:_DOMAINS]]
     if rest := ordered[_DOMAINS:]:
-        named.append(f"{len(rest)} others {sum(count for _, count in rest)}")
+        named.append(f"{counted(len(rest), 'other')} {sum(count for _, count in rest)}")
     return ", ".join(named)
 
 
