@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lem_train.data import near
 from lem_train.data.near import (
     SHINGLE,
     Measure,
