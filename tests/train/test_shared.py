@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -38,13 +39,14 @@ LORA = LoraConfig(layers="all", rank=4, scale=8.0, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
-def models(tiny_folder: Callable[[str], Path]) -> Callable[[str], nn.Module]:
-    """A tiny model of each architecture whose adapters have learned something, in float32."""
+def models(tiny_folder: Callable[[str], Path]) -> Callable[..., nn.Module]:
+    """A tiny model of each architecture whose adapters, in all layers or in the last one, have
+    learned something; float32."""
 
     @cache
-    def adapted(arch: str) -> nn.Module:
+    def adapted(arch: str, layers: Any = "all") -> nn.Module:
         model = load_model(tiny_folder(arch))
-        add_adapters(model, LORA, seed=1, phase="shared")
+        add_adapters(model, LORA.model_copy(update={"layers": layers}), seed=1, phase="shared")
         for index, (_, module) in enumerate(lora_modules(model)):
             shape = module.lora_b.shape
             module.lora_b = 0.1 * mx.random.normal(shape, key=mx.random.key(index))
@@ -107,18 +109,20 @@ LENGTHS = st.tuples(st.integers(3, 90), st.integers(1, 90)).map(
     prefix=st.sampled_from([0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW + 7]),
     window=st.lists(st.lists(LENGTHS, min_size=1, max_size=5), min_size=1, max_size=3),
     recompute=st.booleans(),
+    layers=st.sampled_from(["all", 1]),
     seed=st.integers(0, 99),
 )
 def test_loss_and_every_gradient_are_those_of_whole_rows(
     arch: str,
-    models: Callable[[str], nn.Module],
+    models: Callable[..., nn.Module],
     prefix: int,
     window: list[list[tuple[int, int]]],
     recompute: bool,
+    layers: Any,
     seed: int,
 ) -> None:
     """Float32, dropout 0; up to three batches of one to five rows between two updates."""
-    model = models(arch)
+    model = models(arch, layers)
     examples = rows(prefix, [length for batch in window for length in batch], seed)
     batches, at = [], 0
     for batch in window:
@@ -137,7 +141,7 @@ def test_loss_and_every_gradient_are_those_of_whole_rows(
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_validation_and_held_out_logits_are_those_of_whole_rows(
-    arch: str, models: Callable[[str], nn.Module]
+    arch: str, models: Callable[..., nn.Module]
 ) -> None:
     model = models(arch)
     examples = rows(150, [(20, 9), (70, 40), (5, 2), (33, 12), (20, 18)], seed=3)
@@ -151,7 +155,7 @@ def test_validation_and_held_out_logits_are_those_of_whole_rows(
 
 
 def test_the_prefix_runs_once_an_update(
-    models: Callable[[str], nn.Module], monkeypatch: pytest.MonkeyPatch
+    models: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions that enter a layer while the gradient of 3 batches of 2 rows is built."""
     model = models("llama")
@@ -170,6 +174,31 @@ def test_the_prefix_runs_once_an_update(
     batches = [collate(examples[i : i + 2]) for i in (0, 2, 4)]
     summed_gradients(model, forward, batches, lambda _: None)
     assert seen == [(1, 100), (2, 19), (2, 19), (2, 19)]
+
+
+def test_frozen_layers_read_the_prefix_once_a_phase(
+    models: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions that the lower, frozen layer and the upper, adapted one compute in two updates."""
+    model = models("gemma3", 1)
+    lower, upper = model.layers
+    seen: dict[int, list[tuple[int, ...]]] = {id(lower): [], id(upper): []}
+    cls = type(lower)
+    call = cls.__call__
+
+    def counting(layer: nn.Module, x: mx.array, *args: object, **kwargs: object) -> object:
+        seen[id(layer)].append(x.shape[:2])
+        return call(layer, x, *args, **kwargs)
+
+    forward = choose_forward(model, 100)
+    monkeypatch.setattr(cls, "__call__", counting)
+    batch = collate(rows(100, [(20, 9)] * 2, seed=0))
+    for _ in range(2):
+        summed_gradients(model, forward, [batch], lambda _: None)
+    assert model.layers == [lower, upper]
+    assert seen[id(lower)] == [(1, 100), (2, 19), (2, 19)]
+    # Once more than it need be: it stood above while the frozen part was read.
+    assert seen[id(upper)] == [(1, 100), (1, 100), (2, 19), (1, 100), (2, 19)]
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from ..data.batch import Batch
 from .loss import Forward, loss_sum
+from .prefix import first_adapted
 
 Tree = Any
 """Nested dicts and lists of arrays, as mlx has them."""
@@ -73,7 +74,7 @@ def summed_gradients(
         model.update(at)
         before(0)
         remembered = forward.remember(batches[0])
-        below = 2 * _first_adapted(model)
+        below = 2 * first_adapted(model)
         frozen, dtype = list(map(mx.stop_gradient, remembered[:below])), remembered[0].dtype
         # In float32, whatever the activations are: so their gradients add up in float32.
         losses, _ = known(at, [array.astype(mx.float32) for array in remembered[below:]])
@@ -83,12 +84,6 @@ def summed_gradients(
     (_, losses), gradients = mx.value_and_grad(window)(parameters)
     model.update(parameters)
     return losses, gradients
-
-
-def _first_adapted(model: nn.Module) -> int:
-    """The lowest layer that is trained."""
-    layers = enumerate(model.layers)
-    return next((i for i, layer in layers if tree_flatten(layer.trainable_parameters())), 0)
 
 
 def _after(done: Tree, wanted: Tree) -> Tree:

@@ -18,7 +18,14 @@ import mlx.nn as nn
 import numpy as np
 
 from ..data.batch import Batch
-from .prefix import PrefixCache, SuffixCache, layer_windows
+from .prefix import (
+    FrozenPart,
+    SuffixCache,
+    first_adapted,
+    layer_windows,
+    run_adapted,
+    run_frozen,
+)
 
 Head = Callable[[mx.array], mx.array]
 """Hidden states (N, D) → logits (N, V)."""
@@ -34,7 +41,8 @@ class Forward:
     `states` gives the hidden states (N, D) that `head` turns into logits; `whole` runs the model
     as it stands and gathers its logits, `gathered` gathers before the head. `shared` also needs
     what `remember` keeps of the first `prefix` tokens, which is the same for all batches: keys and
-    values of layer after layer, (1, H, S, D).
+    values of layer after layer, (1, H, S, D). Layers below the first adapter read the prefix once
+    in the life of a Forward, so one belongs to one phase and its frozen weights.
     """
 
     way: Literal["whole", "gathered", "shared"]
@@ -67,9 +75,12 @@ def choose_forward(model: nn.Module, prefix: int = 0) -> Forward:
         if parts is None or not _is_the_model(model, *parts):
             return _whole(model)
         gathered = _gathered(*parts)
-        if windows is None or not _agree(gathered, _shared(*parts, windows, _TRIAL_PREFIX)):
+        if windows is None:
             return gathered
-        return _shared(*parts, windows, prefix)
+        below = first_adapted(model)
+        if not _agree(gathered, _shared(*parts, windows, _TRIAL_PREFIX, below)):
+            return gathered
+        return _shared(*parts, windows, prefix, below)
     finally:
         model.train(was_training)
 
@@ -139,13 +150,15 @@ def _gathered(trunk: Callable[..., mx.array], head: Head) -> Forward:
     return Forward("gathered", 0, states, head)
 
 
-def _shared(
-    trunk: Callable[..., mx.array], head: Head, windows: list[int | None], prefix: int
-) -> Forward:
+def _shared(trunk: Any, head: Head, windows: list[int | None], prefix: int, below: int) -> Forward:
+    frozen: FrozenPart | None = None
+
     def remember(batch: Batch) -> list[mx.array]:
-        caches = [PrefixCache(window) for window in windows]
-        trunk(_inputs(batch)[:1, :prefix], cache=caches)
-        return [array for cache in caches for array in cache.remembered]
+        nonlocal frozen
+        tokens = _inputs(batch)[:1, :prefix]
+        if frozen is None:
+            frozen = run_frozen(trunk, tokens, windows, below)
+        return run_adapted(trunk, tokens, windows, frozen)
 
     def states(batch: Batch, remembered: Sequence[mx.array]) -> mx.array:
         pairs = zip(remembered[::2], remembered[1::2], strict=True)

@@ -9,11 +9,15 @@ ask for keys, values, positions and masks; no model is touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
@@ -56,6 +60,92 @@ def layer_windows(model: nn.Module) -> list[int | None] | None:
         else:
             return None
     return windows
+
+
+def first_adapted(model: nn.Module) -> int:
+    """The lowest layer that is trained; what is below computes the same in every step."""
+    layers = enumerate(model.layers)
+    return next((i for i, layer in layers if tree_flatten(layer.trainable_parameters())), 0)
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """What the layers below the first adapter make of the prefix, once for all steps: their keys
+    and values, and the hidden states (1, P, D) that enter the first adapted layer."""
+
+    remembered: list[mx.array]
+    states: mx.array
+
+
+def run_frozen(
+    trunk: Any, tokens: mx.array, windows: Sequence[int | None], below: int
+) -> FrozenPart:
+    """Run the prefix (1, P) through the first `below` layers."""
+    caches = [PrefixCache(window) for window in windows]
+    entered: list[mx.array] = []
+    watched = [*trunk.layers[:below], _Watched(trunk.layers[below], entered)]
+    with _layers(trunk, [*watched, *trunk.layers[below + 1 :]]):
+        trunk(tokens, cache=caches)
+    remembered = [array for cache in caches[:below] for array in cache.remembered]
+    mx.eval(remembered, entered)  # the layers above are built, and never computed
+    return FrozenPart(remembered, entered[0])
+
+
+def run_adapted(
+    trunk: Any, tokens: mx.array, windows: Sequence[int | None], frozen: FrozenPart
+) -> list[mx.array]:
+    """Keys and values of all layers for the prefix; only those above the frozen part run."""
+    below = len(frozen.remembered) // 2
+    caches = [PrefixCache(window) for window in windows]
+    passed = [_Passed(layer, frozen.states) for layer in trunk.layers[:below]]
+    with _layers(trunk, [*passed, *trunk.layers[below:]]):
+        trunk(tokens, cache=caches)
+    above = [array for cache in caches[below:] for array in cache.remembered]
+    return [*frozen.remembered, *above]
+
+
+@contextmanager
+def _layers(trunk: Any, layers: list[Any]) -> Iterator[None]:
+    """Within the block the trunk runs these layers."""
+    own = trunk.layers
+    trunk.layers = layers
+    try:
+        yield
+    finally:
+        trunk.layers = own
+
+
+class _StandIn:
+    """Takes a layer's place among a trunk's layers, and has its attributes."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+class _Watched(_StandIn):
+    """Keeps what enters the layer."""
+
+    def __init__(self, layer: Any, entered: list[mx.array]) -> None:
+        super().__init__(layer)
+        self._entered = entered
+
+    def __call__(self, x: mx.array, *args: Any, **kwargs: Any) -> Any:
+        self._entered.append(x)
+        return self._layer(x, *args, **kwargs)
+
+
+class _Passed(_StandIn):
+    """Does nothing but hand on what the frozen part came to."""
+
+    def __init__(self, layer: Any, states: mx.array) -> None:
+        super().__init__(layer)
+        self._states = states
+
+    def __call__(self, x: mx.array, *args: Any, **kwargs: Any) -> mx.array:
+        return self._states
 
 
 class PrefixCache:
