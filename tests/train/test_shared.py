@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
+from mlx_lm.models import llama
 
 from lem_train.curriculum.schema import (
     BatchConfig,
@@ -31,6 +32,7 @@ from lem_train.train.gradients import summed_gradients
 from lem_train.train.lora import add_adapters, lora_modules
 from lem_train.train.loss import choose_forward
 from lem_train.train.metrics import TrainMetrics, ValMetrics
+from lem_train.train.optim import global_norm
 from lem_train.weights.io import load_model
 
 ARCHS = ["gemma3", "llama", "qwen3", "mistral"]
@@ -283,3 +285,36 @@ def test_batches_of_a_window_are_not_in_memory_together(
 
     peak(1)
     assert peak(8) < 1.25 * peak(2)
+
+
+@pytest.mark.parametrize("prefix", [0, 100])
+def test_recomputing_holds_one_layer_s_activations(prefix: int) -> None:
+    """Three times as many layers need hardly more: a hidden state each."""
+    batch = collate(rows(prefix, [(300, 150)] * 4, seed=1))
+
+    def peak(layers: int) -> int:
+        mx.random.seed(0)
+        args = llama.ModelArgs(
+            model_type="llama",
+            hidden_size=64,
+            num_hidden_layers=layers,
+            intermediate_size=512,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            rms_norm_eps=1e-6,
+            vocab_size=4096,
+        )
+        model = llama.Model(args)
+        add_adapters(model, LORA, 1, "deep")
+        model.train()
+        forward = choose_forward(model, prefix)
+        mx.eval(model.parameters())
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        with gradient_checkpointing(model, True):
+            losses, gradients = summed_gradients(model, forward, [batch], lambda _: None)
+            mx.eval(losses, gradients, global_norm(gradients))
+        return int(mx.get_peak_memory() - before)
+
+    assert peak(18) < 1.6 * peak(6)

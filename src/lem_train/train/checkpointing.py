@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
 
 from .prefix import PrefixCache, SuffixCache
 
@@ -51,7 +52,8 @@ def _recomputing(call: Any) -> Any:
             return call(layer, x, *put, **named), own and own.remembered
 
         arrays = cache.remembered if cache else ()
-        out, remembered = mx.checkpoint(inner)(layer.trainable_parameters(), arrays, args[0])
+        inputs = _in_turn(layer.trainable_parameters(), arrays, args[0])
+        out, remembered = mx.checkpoint(inner)(*inputs)
         if isinstance(cache, PrefixCache):
             cache.remembered = remembered
         return out
@@ -60,3 +62,20 @@ def _recomputing(call: Any) -> Any:
 
 
 _CACHES = (PrefixCache, SuffixCache)
+
+
+@mx.custom_function
+def _in_turn(trainable: Any, arrays: Any, x: mx.array) -> Any:
+    """What enters a layer, unchanged. On the way back, what flows on to the layer below waits for
+    this layer's own gradients: MLX would leave them for last, and keep the recomputed activations
+    of every layer until then."""
+    return trainable, arrays, x
+
+
+@_in_turn.vjp
+def _backward(_: Any, cotangents: Any, __: Any) -> Any:
+    own, arrays, x = cotangents
+    done = [array for _, array in tree_flatten(own)]
+    if not done:
+        return cotangents
+    return own, *(tree_map(lambda a: mx.depends([a], done)[0], each) for each in (arrays, x))
