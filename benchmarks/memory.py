@@ -130,7 +130,9 @@ def plan() -> list[dict[str, Any]]:
         ((0, 300, 180), 4, 1, True, 4), ((0, 900, 500), 1, 2, False, 4),
         ((800, 250, 150), 4, 1, False, 4), ((800, 250, 150), 4, 1, False, "all"),
         ((800, 250, 150), 1, 4, False, 4), ((800, 250, 150), 2, 2, True, 4),
-        ((1500, 300, 150), 2, 1, False, 4),
+        ((1500, 300, 150), 2, 1, False, 4), ((0, 300, 180), 4, 1, True, "all"),
+        ((800, 250, 150), 2, 2, True, "all"), ((800, 250, 150), 2, 2, False, "dropout"),
+        ((0, 300, 180), 4, 1, False, "dropout"),
     ]  # fmt: skip
     return [
         _predicted(f"{name} {tokens} {rows} × {steps}{' recomputed' * recompute} {layers}", shape,
@@ -165,7 +167,11 @@ def _predicted(
         data=DataConfig(train=(Path("t.jsonl"),), valid=(Path("v.jsonl"),)),
         iterations=2 * steps,
         lora=LoraConfig(
-            layers=layers, rank=8, scale=20.0, dropout=0.0, keys=None if layers == "all" else KEYS
+            layers="all" if layers == "dropout" else layers,
+            rank=8,
+            scale=20.0,
+            dropout=0.05 if layers == "dropout" else 0.0,
+            keys=KEYS if layers == 4 else None,
         ),
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-5, schedule="constant"),
         batch=BatchConfig(size=size, grad_accumulation_steps=steps),

@@ -26,6 +26,8 @@ _FLOAT32 = 4
 _QUERY_COPIES, _KEY_COPIES, _MLP_COPIES, _ADAPTED_MLP_COPIES = 5.8, 10.8, 3.85, 0.93
 _SCORE_COPIES, _PREFIX_SCORE_COPIES, _BETWEEN_COPIES = 1.85, 0.1, 3.2
 _INPUT_COPIES, _LOGIT_COPIES = 1.3, 10.7
+_DROPOUT_COPIES = 1.0  # of adapters' inputs, where their dropout is not 0
+_MARGIN = 1.25  # on a limit: the largest error of the fit
 _CHUNK = 64  # positions of a chunk, see `train.loss`
 # A training step reaches about this share of a large matrix product's rate.
 _EFFICIENCY = 0.35
@@ -116,17 +118,24 @@ def row_figures(examples: Sequence[Example], prefix: int) -> RowFigures:
     return RowFigures(sum(lengths) / len(lengths), max(lengths), supervised / sum(lengths), prefix)
 
 
+def loaded_bytes(shape: Shape, folder_bytes: int, dtype_bytes: int) -> int:
+    """Bytes of the weights while a phase trains: the base's folder for the first, what was handed
+    on for the others; the larger, so that one figure holds for all."""
+    return max(folder_bytes, shape.parameters * dtype_bytes)
+
+
 def rows_that_fit(
     shape: Shape, phase: PhaseConfig, figures: RowFigures, weight_bytes: int, dtype_bytes: int
 ) -> int:
-    """Rows of a micro-batch to compute together under `batch.memory_limit_gb`; 0 if none fits."""
+    """Rows of a micro-batch to compute together under `batch.memory_limit_gb`, with a margin for
+    the estimate's error; 0 if none fits."""
     limit = phase.batch.memory_limit_gb
     if limit is None:
         return phase.batch.size
 
     def fits(rows: int) -> bool:
         cost = estimate(shape, phase, figures, rows, weight_bytes, dtype_bytes)
-        return cost.memory <= limit * 1e9
+        return cost.memory * _MARGIN <= limit * 1e9
 
     return max((rows for rows in range(1, phase.batch.size + 1) if fits(rows)), default=0)
 
@@ -134,9 +143,9 @@ def rows_that_fit(
 def too_little(phase: PhaseConfig, cost: Cost) -> str:
     """What to say where a single row needs more than the limit."""
     return (
-        f"batch.memory_limit_gb: one row needs about {cost.memory / 1e9:.1f} GB, got a limit of "
-        f"{phase.batch.memory_limit_gb:g}; set gradient_checkpointing: true, lower max_tokens, or "
-        "raise the limit"
+        f"batch.memory_limit_gb: one row needs up to {cost.memory * _MARGIN / 1e9:.1f} GB, got "
+        f"{phase.batch.memory_limit_gb:g} GB; set gradient_checkpointing: true, lower max_tokens, "
+        "or raise the limit"
     )
 
 
@@ -195,9 +204,11 @@ def _memory(
         + _PREFIX_SCORE_COPIES * prefix_scores
         + _BETWEEN_COPIES * tokens * shape.hidden * shape.layers
     )
+    inputs = kept * tokens * sum(modules[name][0] for name in modules)
     if dtype_bytes < _FLOAT32:  # adapters compute in float32, on copies of their inputs
-        inputs = sum(modules[name][0] for name in modules)
-        activations += _FLOAT32 * _INPUT_COPIES * kept * tokens * inputs
+        activations += _FLOAT32 * _INPUT_COPIES * inputs
+    if phase.lora.dropout > 0:
+        activations += dtype_bytes * _DROPOUT_COPIES * inputs
     logits = _LOGIT_COPIES * min(rows * own, _CHUNK) * shape.vocabulary
     remembered = 2 * shape.layers * shape.kv_heads * shape.head_dim * prefix
     reduced = kept * tokens * phase.lora.rank * len(modules)  # inputs times A

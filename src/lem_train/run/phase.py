@@ -27,12 +27,12 @@ from ..train.loop import count_updates, phase_forward, shared_prefix, train
 from ..train.lora import add_adapters, misfits, save_adapter
 from ..train.metrics import TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
-from ..weights.folder import read_config
+from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
-from .estimate import estimate, read_shape, row_figures, rows_that_fit, too_little
+from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
 from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Stage, Trained, Validated
 from .plan import PhasePlan
 from .records import Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
@@ -260,7 +260,9 @@ def rows_at_once(
         shape = read_shape(read_config(base.folder))
         splits = (rows[phase.name].train.examples, rows[phase.name].valid.examples)
         figures = row_figures(splits[0], shared_prefix(*splits, phase))
-        sizes = (sum(spec.nbytes for spec in base.specs), 2 if dtype == "bfloat16" else 4)
+        dtype_bytes = 2 if dtype == "bfloat16" else 4
+        on_disk = sum(spec.nbytes for spec in tensor_specs(base.folder))
+        sizes = (loaded_bytes(shape, on_disk, dtype_bytes), dtype_bytes)
         at_once[phase.name] = rows_that_fit(shape, phase, figures, *sizes)
         if at_once[phase.name] == 0:
             cost = estimate(shape, phase, figures, 1, *sizes)

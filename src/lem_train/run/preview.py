@@ -15,15 +15,16 @@ from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
 from ..data.batch import choose_padding, training_order
 from ..data.jsonl import PhaseData
 from ..data.tokenize import ChatTokenizer, Tokenized
-from ..errors import WeightsError
+from ..errors import DataError, WeightsError
 from ..weights.folder import Config, read_config, tensor_specs, text_config
 from .estimate import (
     Cost,
-    RowFigures,
     Shape,
     estimate,
+    loaded_bytes,
     measured_rate,
     read_shape,
+    row_figures,
     rows_that_fit,
     too_little,
 )
@@ -87,6 +88,10 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
     with _tokenizer_folder(curriculum.base, prepared, run, notes) as (folder, stands_in):
         chat = load_chat_tokenizer(folder)
         rows = _tokenize(prepared, data, chat)
+        kept = {
+            plan.config.name: _kept(plan.config, rows[plan.config.name], data, prepared, chat)
+            for plan in prepared.plans
+        }
         shape = None if stands_in else _shape(read_config(folder), notes)
         dtype_bytes = None if stands_in else _dtype_bytes(curriculum, read_config(folder))
         weight_bytes = None if stands_in else _weight_bytes(folder)
@@ -96,6 +101,7 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
             _preview(
                 plan,
                 rows[plan.config.name],
+                kept[plan.config.name],
                 shape,
                 dtype_bytes,
                 weight_bytes,
@@ -119,9 +125,31 @@ def _tokenize(
     return prepare_all(phases, data, prepared.kernel, chat)
 
 
+def _kept(
+    phase: PhaseConfig,
+    rows: Rows,
+    data: dict[str, PhaseData],
+    prepared: Prepared,
+    chat: ChatTokenizer,
+) -> Rows:
+    """The rows that would train: without those that `overlong` stops at or drops, or trimmed."""
+    from .phase import prepare_rows
+
+    every = (*rows.train.examples, *rows.valid.examples)
+    if all(len(example) <= phase.max_tokens for example in every):
+        return rows
+    how = "drop" if phase.overlong == "stop" else phase.overlong
+    told = phase.model_copy(update={"overlong": how})
+    try:
+        return prepare_rows(told, data[phase.name], prepared.kernel, chat)
+    except DataError:  # none fits: said where the rows are counted
+        return rows
+
+
 def _preview(
     plan: PhasePlan,
     tokenized: Rows,
+    kept: Rows,
     shape: Shape | None,
     dtype_bytes: int | None,
     weight_bytes: int | None,
@@ -133,17 +161,19 @@ def _preview(
 
     phase = plan.config
     rows, held_out = _split(tokenized.train, phase), _split(tokenized.valid, phase)
-    prefix = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
+    prefix = shared_prefix(kept.train.examples, kept.valid.examples, phase)
     at_once = phase.batch.size
     cost = seconds = None
     warnings = list(_warnings(phase, rows, held_out, count_updates(phase)))
+    whole = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
+    if phase.overlong == "trim_prompt" and prefix < whole:
+        warnings.append(
+            f"trimming cuts into the {whole:,} tokens that all rows share: {prefix:,} run once"
+        )
     if shape is not None and dtype_bytes is not None and rate is not None:
         warnings += misfits(phase.lora, [frozenset(shape.linear())] * shape.layers)
-        fitting = [n for n in rows.lengths if n <= phase.max_tokens] or [phase.max_tokens]
-        figures = RowFigures(
-            float(np.mean(fitting)), max(fitting), rows.supervised / sum(rows.lengths), prefix
-        )
-        sizes = (weight_bytes or shape.parameters * dtype_bytes, dtype_bytes)
+        figures = row_figures(kept.train.examples, prefix)
+        sizes = (loaded_bytes(shape, weight_bytes or 0, dtype_bytes), dtype_bytes)
         at_once = rows_that_fit(shape, phase, figures, *sizes)
         cost = estimate(shape, phase, figures, at_once or 1, *sizes)
         if at_once == 0:
@@ -154,7 +184,7 @@ def _preview(
         rows,
         held_out,
         prefix,
-        _padding(tokenized.train, phase, prefix, seed),
+        _padding(kept.train, phase, prefix, seed),
         count_updates(phase),
         at_once,
         cost,
