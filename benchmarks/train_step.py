@@ -20,6 +20,7 @@ import io
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +216,46 @@ def _measured(
     return Measured(statistics.median(updates), memory, losses)
 
 
+def operations(case: Case) -> float:
+    """Floating-point operations that an update cannot do without: of a supervised token for
+    freeflow.
+
+    Linear layers forward, and backward to their inputs where an adapter stands at or below; the
+    causal half of attention, thrice where it is differentiated; the head at targets, both ways.
+    The prefix once, through the adapted layers only.
+    """
+    shape, rows = case.shape, case.rows(case.shape["vocab_size"])
+    heads = shape["num_attention_heads"] * shape["head_dim"]
+    keys = shape["num_key_value_heads"] * shape["head_dim"]
+    hidden = shape["hidden_size"]
+    linear = hidden * (2 * heads + 2 * keys + 3 * shape["intermediate_size"])
+    frozen = shape["num_hidden_layers"] - case.layers
+    prefix = 1500 if case.rows is sandwiches else 0
+    total = supervised = 0.0
+    for row in rows:
+        own, targets = len(row) - prefix, int(row.loss_mask.sum())
+        seen = own * (prefix + own / 2)
+        total += 2 * linear * own * (frozen + 2 * case.layers)
+        total += 4 * heads * seen * (frozen + 3 * case.layers)
+        total += 2 * 2 * hidden * shape["vocab_size"] * targets
+        supervised += targets
+    if case.rows is freeflow:
+        return total / supervised
+    once = 2 * linear * prefix * 2 * case.layers + 4 * heads * prefix**2 / 2 * 3 * case.layers
+    return total / len(rows) * case.size * case.accumulation + once
+
+
+def matmul_rate(seconds: float = 2.0) -> float:
+    """Floating-point operations a second of a large float32 matrix product."""
+    a = mx.random.normal((2048, 2048), key=mx.random.key(0))
+    mx.eval(a @ a)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        mx.eval(a @ a)
+        done += 1
+    return done * 2 * 2048**3 / (time.perf_counter() - start)
+
+
 def run(case: Case, updates: int, warm_up: int) -> dict[str, Any]:
     """Both, one after the other, each from a clean start."""
     results = {}
@@ -226,6 +267,7 @@ def run(case: Case, updates: int, warm_up: int) -> dict[str, Any]:
         "case": case.name,
         "time_ratio": theirs.seconds / ours.seconds,
         "memory_ratio": ours.memory / theirs.memory,
+        "share_of_matmul_rate": operations(case) / ours.seconds / matmul_rate(),
         "ours": {"seconds": ours.seconds, "bytes": ours.memory},
         "theirs": {"seconds": theirs.seconds, "bytes": theirs.memory},
     }
@@ -242,7 +284,7 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{result['case']:14} {theirs['seconds'] * by:>8.2f}{unit:4} "
             f"{ours['seconds'] * by:>8.2f}{unit:4} {result['time_ratio']:>6.2f}   "
             f"{theirs['bytes'] / 1e6:,.0f} → {ours['bytes'] / 1e6:,.0f} MB "
-            f"({result['memory_ratio']:.2f})"
+            f"({result['memory_ratio']:.2f}), {result['share_of_matmul_rate']:.0%} of matmul rate"
         )
 
 

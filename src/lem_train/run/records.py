@@ -79,8 +79,8 @@ class TrainedRecord(_Record):
 class PhaseRecord(_Record):
     """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
 
-    `way`: how logits were computed, see Forward; `shared_prefix`: tokens that ran once a
-    micro-batch, 0 where rows ran whole.
+    `way`: how logits were computed, see Forward; `shared_prefix`: tokens that ran once an
+    update, 0 where rows ran whole.
     `adapter` and `fused`: sha256 by file name. Fused weights that `keep` let go of have their
     hashes here still: they can be rebuilt, and checked.
     """
