@@ -38,6 +38,7 @@ def phase(
         train=Split(lengths=(40, 50, 60, 1200), supervised=135, overlong=()),
         valid=Split(lengths=(45,), supervised=12, overlong=()),
         prefix=0,
+        prefix_reason="an update has one row",
         padding=0.0,
         updates=4,
         at_once=2,
@@ -52,7 +53,7 @@ def preview(*phases: Preview, disk: int | None = 2_000_000, notes: Any = ()) -> 
     return RunPreview("pico", Path("runs/pico"), phases, disk, notes)
 
 
-def test_a_phase_is_told_in_seven_lines() -> None:
+def test_a_phase_is_told_in_eight_lines() -> None:
     assert plan_lines(preview(phase(0, "ethics"))) == [
         "pico in runs/pico",
         "",
@@ -60,6 +61,7 @@ def test_a_phase_is_told_in_seven_lines() -> None:
         "   rows       4 train, 1 valid; wrap none",
         "   tokens     40 ▕█          ▃▏ 1,200; median 60",
         "   supervised 10.0% of the tokens",
+        "   prefix     none: an update has one row",
         "   updates    4, each of 4 × 2 rows; 16 iterations",
         "   estimate   8 MB memory, 8,192 trainable, 1 min 30 s",
         "",

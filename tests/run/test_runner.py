@@ -34,7 +34,7 @@ from lem_train.run.events import (
     Validated,
 )
 from lem_train.run.preview import preview_run
-from lem_train.train import loop
+from lem_train.train import loop, loss
 
 if TYPE_CHECKING:
     from conftest import Pico
@@ -730,3 +730,14 @@ def test_a_limit_below_one_row_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "run").glob("*/adapter"))
     warnings = [w for p in preview_run(pico.load(limit), tmp_path / "p").phases for w in p.warnings]
     assert any("one row needs" in warning for warning in warnings)
+
+
+def test_a_model_that_cannot_share_a_prefix_says_so(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        loss, "layer_windows", lambda model: None
+    )  # keeps more than keys and values
+    events = pico.train(tmp_path / "run", until="ethics")
+    assert any(isinstance(e, Stage) and "cannot share" in e.what for e in events)
+    assert pico.records(tmp_path / "run")[0].way == "gathered"

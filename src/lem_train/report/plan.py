@@ -52,6 +52,8 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
     yield f"   supervised {_share(phase.train):.1%} of the tokens"
     if phase.prefix:
         yield f"   prefix     {phase.prefix:,} tokens that all rows share run once an update"
+    else:
+        yield f"   prefix     none: {phase.prefix_reason}"
     if phase.padding >= 0.005:
         yield f"   padding    {phase.padding:.0%} of what is computed beside the prefix"
     rows = f"{config.batch.grad_accumulation_steps} × {config.batch.size} rows"

@@ -165,6 +165,12 @@ def _trained(
     model = load_model(lineage.weights)
     adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
     if record is None:
+        wanted = shared_prefix(rows.train.examples, rows.valid.examples, phase)
+        if (
+            wanted
+            and phase_forward(model, rows.train.examples, rows.valid.examples, phase).prefix == 0
+        ):
+            emit(Stage(phase.name, f"this model cannot share {wanted:,} tokens: rows run whole"))
         trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
         emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
         metrics = _train(model, rows, plan, lineage.seed, at_once, emit)

@@ -55,6 +55,7 @@ class Preview:
     train: Split
     valid: Split
     prefix: int
+    prefix_reason: str  # why it is 0; empty where it is not
     padding: float  # share of the computed tokens, prefix aside
     updates: int
     at_once: int  # rows whose activations are in memory together
@@ -156,7 +157,7 @@ def _preview(
     rate: float | None,
     seed: int,
 ) -> Preview:
-    from ..train.loop import count_updates, shared_prefix
+    from ..train.loop import count_updates, shared_prefix, why_not_shared
     from ..train.lora import misfits
 
     phase = plan.config
@@ -184,6 +185,7 @@ def _preview(
         rows,
         held_out,
         prefix,
+        "" if prefix else why_not_shared(phase),
         _padding(kept.train, phase, prefix, seed),
         count_updates(phase),
         at_once,

@@ -26,7 +26,7 @@ from .lora import set_dropout_keys
 from .loss import Forward, choose_forward
 from .metrics import TrainMetrics, ValMetrics
 from .optim import build_optimizer, global_norm, learning_rate, scaled
-from .prefix import shared_prefix_length
+from .prefix import LEAST_PREFIX, shared_prefix_length
 
 
 def count_updates(phase: PhaseConfig) -> int:
@@ -41,6 +41,13 @@ def shared_prefix(
     if phase.batch.size * phase.batch.grad_accumulation_steps == 1:
         return 0
     return shared_prefix_length([*training, *validation])
+
+
+def why_not_shared(phase: PhaseConfig) -> str:
+    """What keeps a phase's prefix at 0, in the words of a plan."""
+    if phase.batch.size * phase.batch.grad_accumulation_steps == 1:
+        return "an update has one row"
+    return f"the rows have fewer than {LEAST_PREFIX} tokens in common at the start"
 
 
 def phase_forward(
