@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama
+from mlx_lm.models import gemma2, llama
 
 from lem_train.curriculum.schema import (
     BatchConfig,
@@ -139,6 +139,53 @@ def test_loss_and_every_gradient_are_those_of_whole_rows(
         norm = mx.linalg.norm(expected[path]).item()
         # Relative to its own size; a nearly vanishing one to the rounding of the whole.
         assert mx.linalg.norm(gradient - expected[path]).item() <= 1e-5 * norm + 1e-7 * whole, path
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    add_adapters(model, LORA, seed=1, phase="heads")
+    for index, (_, module) in enumerate(lora_modules(model)):
+        module.lora_b = 0.1 * mx.random.normal(module.lora_b.shape, key=mx.random.key(index))
+    model.train()
+    return model
+
+
+def gemma2_model() -> nn.Module:
+    """Its logits are capped: tanh(x / cap) · cap."""
+    mx.random.seed(0)
+    args = gemma2.ModelArgs(
+        model_type="gemma2",
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=96,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        rms_norm_eps=1e-6,
+        vocab_size=4096,
+        final_logit_softcapping=3.0,
+    )
+    return gemma2.Model(args)
+
+
+@pytest.mark.parametrize("name", ["capped", "tied 4-bit", "untied 4-bit"])
+@pytest.mark.parametrize("prefix", [0, 70])
+def test_other_heads(name: str, prefix: int, tiny_folder: Callable[[str], Path]) -> None:
+    """A capped head, and packed ones, tied to the embeddings or not."""
+    if name == "capped":
+        model = gemma2_model()
+    else:
+        model = load_model(tiny_folder("gemma3" if name == "tied 4-bit" else "llama"))
+        nn.quantize(model, group_size=32, bits=4)
+    adapted(model)
+    examples = rows(prefix, [(20, 9), (30, 12), (7, 3)], seed=2)
+    forward = choose_forward(model, prefix)
+    assert forward.way == ("shared" if prefix else "gathered")
+    expected_loss, expected = plain(model, examples)
+    losses, gradients = summed_gradients(model, forward, [collate(examples)], lambda _: None)
+    assert losses[0].item() == pytest.approx(expected_loss, rel=1e-5)
+    for path, gradient in tree_flatten(gradients):
+        norm = mx.linalg.norm(expected[path])
+        assert mx.linalg.norm(gradient - expected[path]) <= 1e-5 * norm + 1e-7, path
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -184,7 +184,15 @@ def _trunk_and_head(model: nn.Module) -> tuple[Any, Any] | None:
     head = getattr(language_model, "lm_head", None)
     if head is None:
         head = getattr(getattr(trunk, "embed_tokens", None), "as_linear", None)
+    cap = getattr(language_model, "final_logit_softcapping", None)
+    if cap is not None and head is not None:
+        head = _capped(head, cap)
     return None if trunk is None or head is None else (trunk, head)
+
+
+def _capped(head: Head, cap: float) -> Head:
+    """Logits softly held within ±cap, as Gemma 2 has them."""
+    return lambda states: mx.tanh(head(states) / cap) * cap
 
 
 _TRIAL_PREFIX = 4
