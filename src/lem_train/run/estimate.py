@@ -143,7 +143,7 @@ def rows_that_fit(
 def too_little(phase: PhaseConfig, cost: Cost) -> str:
     """What to say where a single row needs more than the limit."""
     return (
-        f"batch.memory_limit_gb: one row needs up to {cost.memory * _MARGIN / 1e9:.1f} GB, got "
+        f"batch.memory_limit_gb: one row needs up to {cost.memory * _MARGIN / 1e9:.2g} GB, got "
         f"{phase.batch.memory_limit_gb:g} GB; set gradient_checkpointing: true, lower max_tokens, "
         "or raise the limit"
     )
