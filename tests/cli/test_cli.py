@@ -80,8 +80,9 @@ def lem(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 
 
 def process(folder: Path, *args: object) -> subprocess.Popen[str]:
-    """Start the real thing."""
-    command = [sys.executable, "-c", "from lem_train.cli.main import run; run()"]
+    """Start the real thing, which heeds SIGINT though these tests may run in the background."""
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; from lem_train.cli.main import run; run()"]
     return subprocess.Popen(
         [*command, *map(str, args)],
         cwd=folder,
