@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lem_train.files import fresh_folder, move_folder, sync_folder, write_atomic
+from lem_train.files import fresh_folder, move_folder, sync, write_atomic
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -189,4 +189,4 @@ def test_links_inside_a_folder_are_removed_and_not_followed(tmp_path: Path) -> N
 
 def test_flushing_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        sync_folder(tmp_path / "gone")
+        sync(tmp_path / "gone")

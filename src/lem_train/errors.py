@@ -35,6 +35,15 @@ class RunError(LemError):
     """A run folder that cannot be used: locked, foreign, damaged, incomplete."""
 
 
+class Interrupted(LemError):
+    """The user, or the system, asked to end. A step that was at work is finished and saved."""
+
+    def __init__(self, number: int, where: str = "") -> None:
+        super().__init__(f"interrupted{where}; the same command goes on")
+        self.number = number
+        self.exit_code = 128 + number
+
+
 class GateError(LemError):
     """A phase that must not go on: its fuse, or what it taught, is under the bar."""
 

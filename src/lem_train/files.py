@@ -1,21 +1,36 @@
-"""Files that are whole or absent: write beside, flush to the disk, rename."""
+"""Files and folders that are whole or absent: write beside, flush to the disk, rename.
+
+Everything a run leaves on disk goes through here, and every error names its file.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; a crash leaves the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.partial")
-    with beside.open("wb") as file:
+    with named(beside):
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync(path.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file of a folder that is still partial: moving the folder flushes it."""
+    with named(path), path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
 
 
 def move_folder(source: Path, target: Path) -> None:
@@ -24,14 +39,32 @@ def move_folder(source: Path, target: Path) -> None:
     Under its final name there is the old folder, the new one, or none: never a part of either.
     """
     for path in [*sorted(source.rglob("*"), reverse=True), source]:  # contents before their folder
-        _sync(path)
-    old = target.with_name(f".{target.name}.old")
+        sync(path)
+    old = _aside(target)
     remove(old)
-    if target.exists():
-        target.replace(old)
-    source.replace(target)
-    sync_folder(target.parent)
+    with named(target):
+        if target.exists():
+            target.replace(old)
+        source.replace(target)
+    sync(target.parent)
     remove(old)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that must not be met half removed: it loses its name first."""
+    if folder.exists():
+        old = _aside(folder)
+        remove(old)
+        with named(folder):
+            folder.replace(old)
+        remove(old)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a crash left of the functions above, in `folder` itself."""
+    for pattern in (".*.partial", ".*.old"):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def fresh_folder(path: Path) -> Path:
@@ -39,6 +72,11 @@ def fresh_folder(path: Path) -> Path:
     remove(path)
     path.mkdir(parents=True)
     return path
+
+
+def partial_folder(target: Path) -> Path:
+    """An empty folder beside `target`, to be filled and then moved there by `move_folder`."""
+    return fresh_folder(target.with_name(f".{target.name}.partial"))
 
 
 def remove(path: Path) -> None:
@@ -49,14 +87,38 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def sync_folder(path: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
-    _sync(path)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, so that it survives a power cut."""
+    with named(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def free_bytes(folder: Path) -> int:
+    """Room left on the disk that holds `folder`, or will hold it."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because the disk, or the user's share of it, is full."""
+    return error.errno in _FULL
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors of the system get the file's name: a failed write has none of its own."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

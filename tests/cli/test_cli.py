@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,7 +147,29 @@ def test_control_c_leaves_with_130_and_no_record(interrupted: tuple[Path, Done])
 
 
 def test_control_c_says_how_to_go_on(interrupted: tuple[Path, Done]) -> None:
-    assert "lem: interrupted; the same command goes on" in interrupted[1].err
+    told = r"lem: interrupted in phase first after update (\d+) of 2000, which is saved; the same "
+    assert re.search(told + "command goes on", interrupted[1].err)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    interrupted: tuple[Path, Done], folder: Path, tmp_path: Path
+) -> None:
+    saved = re.search(r"after update (\d+)", interrupted[1].err)
+    assert saved is not None
+    run = shutil.copytree(interrupted[0], tmp_path / "run")
+    long = ("--set", "phases.first.iterations=2000", "--json")
+    started = process(folder, "train", "pico.yaml", "--run", run, *long)
+    assert started.stdout is not None
+    events = []
+    for line in started.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "trained":
+            break
+    started.send_signal(signal.SIGTERM)
+    assert finish(started).code == 143
+    (resumed,) = [event for event in events if event["event"] == "resumed"]
+    assert resumed["update"] == int(saved[1])
+    assert events[-1]["iteration"] == resumed["iteration"] + 1
 
 
 def test_the_lock_of_an_interrupted_run_is_free(interrupted: tuple[Path, Done]) -> None:

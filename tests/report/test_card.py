@@ -40,6 +40,8 @@ def phase(index: int, name: str, wrap: str) -> PhaseRecord:
         ),
         iterations=200 + index,
         updates=25,
+        data=(),
+        metrics="m" * 64,
         train=RowCounts(rows=160 + index, dropped=0, trimmed=0, tokens=9000, supervised=3000),
         valid=RowCounts(rows=8, dropped=0, trimmed=0, tokens=450, supervised=150),
         losses=Losses(train_start=2.5, train_end=1.25, val_start=2.625, val_end=1.5),

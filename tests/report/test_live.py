@@ -73,6 +73,8 @@ def made_record(index: int, name: str) -> PhaseRecord:
         inputs=INPUTS,
         iterations=10,
         updates=5,
+        data=(),
+        metrics="",
         train=COUNTS,
         valid=COUNTS,
         losses=Losses(train_start=2.9141, train_end=1.2034, val_start=2.8124, val_end=1.3152),

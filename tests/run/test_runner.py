@@ -196,6 +196,7 @@ print(*sorted({"mlx_lm", "transformers", "tokenizers", "huggingface_hub"} & sys.
 def test_a_finished_run_is_left_alone_without_importing_the_machinery(
     pico: Pico, run: Path
 ) -> None:
+    pico.train(run)  # its files are elsewhere than those of the run that this one is a copy of
     before = pico.snapshot(run)
     command = [sys.executable, "-c", _AGAIN, str(pico.file), str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -358,7 +359,7 @@ def test_a_phase_that_fails_half_way_is_not_recorded_and_comes_out_the_same_next
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(run / "03-last")
     shutil.rmtree(run / "02-zen")
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RunError):
         pico.train(run, on=failing("zen", 2, error))
     assert not (run / "02-zen" / "phase.json").exists()
     assert len((run / "02-zen" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -464,10 +465,13 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_rows(pico: Pico, tmp_p
         pico.train(run, "defaults.optimizer.learning_rate=1e30")
     assert caught.value.exit_code == 1
     text = str(caught.value)
-    assert "iteration 2: expected a finite loss and gradient, got loss nan" in text
+    assert "iteration 2 (update 2): expected a finite loss and gradient, got loss nan" in text
+    assert "at learning rate 1e+30" in text
+    assert "stopped after update 1 of 4, which is saved" in text
     assert "in rows ethics-train-" in text
     assert "lower optimizer.learning_rate" in text
-    assert {path.name for path in (run / "01-ethics").iterdir()} == {"metrics.jsonl"}
+    names = {path.name for path in (run / "01-ethics").iterdir()}
+    assert names == {"metrics.jsonl", "checkpoints"}
 
 
 def test_a_loss_that_is_not_finite_names_the_phase(pico: Pico, tmp_path: Path) -> None:
@@ -529,7 +533,7 @@ def test_overlong_rows_of_any_phase_are_listed_with_their_lengths_before_trainin
     assert lines[0] == "phase last: 6 row(s) cannot be trained on:"
     assert "last/train.jsonl:1: expected at most 100 tokens (max_tokens), got 1" in lines[1]
     assert "in row last-train-0; raise max_tokens, shorten the row" in lines[1]
-    assert {path.name for path in run.iterdir()} <= {"lock", "base-gemma3-0"}
+    assert not run.exists()
 
 
 def test_overlong_rows_of_both_splits_are_listed_at_once(pico: Pico, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lem_train.errors import RunError
+from lem_train.hashing import sha256_json
 from lem_train.run.store import begin_phase, read_phase, read_run, write_phase, write_run, writing
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """Change a record and sign it again, as another version of lem might have written it."""
+    fields = json.loads(path.read_text()) | changes
+    fields = {key: value for key, value in fields.items() if key != "sha256" and value is not None}
+    path.write_text(json.dumps(fields | {"sha256": sha256_json(fields)}))
 
 
 def test_there_is_no_record_where_nothing_ran(tmp_path: Path) -> None:
@@ -65,6 +69,7 @@ def test_training_into_a_locked_run_is_refused_and_changes_nothing(pico: Pico, r
 
 
 def test_a_locked_run_with_nothing_to_do_needs_no_lock(pico: Pico, run: Path) -> None:
+    pico.train(run)  # its files are elsewhere than those of the run that this one is a copy of
     with writing(run):
         pico.train(run)
 
@@ -75,10 +80,17 @@ def test_a_run_folder_that_is_a_file_is_named(pico: Pico, tmp_path: Path) -> Non
         pico.train(tmp_path / "file")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00", "[" * 100_000])
 def test_a_broken_run_record_is_refused_by_name(pico: Pico, run: Path, text: str) -> None:
     (run / "run.json").write_text(text)
-    with pytest.raises(RunError, match=r"run\.json: expected a record of this version of lem"):
+    with pytest.raises(RunError, match=r"run\.json: expected (a record|record_version 2)"):
+        pico.train(run)
+
+
+def test_an_edited_record_is_refused_however_plausible(pico: Pico, run: Path) -> None:
+    path = run / "02-zen" / "phase.json"
+    path.write_text(path.read_text().replace('"retained": 0.99', '"retained": 1.99', 1))
+    with pytest.raises(RunError, match=r"phase\.json: expected the record as it was written"):
         pico.train(run)
 
 
@@ -101,7 +113,7 @@ def test_a_phase_record_with_a_missing_key_names_it(pico: Pico, run: Path) -> No
     path = run / "02-zen" / "phase.json"
     record = json.loads(path.read_text())
     del record["receipt"]["mean_kl"]
-    path.write_text(json.dumps(record))
+    rewrite(path, receipt=record["receipt"])
     with pytest.raises(RunError, match=r"receipt\.mean_kl: Field required"):
         pico.plan(run)
 
@@ -109,7 +121,8 @@ def test_a_phase_record_with_a_missing_key_names_it(pico: Pico, run: Path) -> No
 @pytest.mark.parametrize("file", ["run.json", "01-ethics/phase.json"])
 def test_a_record_of_a_later_format_is_refused(pico: Pico, run: Path, file: str) -> None:
     rewrite(run / file, record_version=99)
-    with pytest.raises(RunError, match="record_version"):
+    later = "expected record_version 2, got 99; it was written by a newer lem: update this one"
+    with pytest.raises(RunError, match=later):
         pico.plan(run)
 
 

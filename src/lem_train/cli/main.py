@@ -1,7 +1,7 @@
 """`lem`: the commands, and what their exits mean.
 
 Exit codes: 0 done, 1 expected failure, 2 usage, 3 stopped by a gate or a fuse under its bar, 130
-interrupted. No traceback for anything a user can cause.
+interrupted (143 by SIGTERM). No traceback for anything a user can cause.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def run() -> None:
         print(f"lem: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        more = "; the same command goes on from the last finished phase"
-        print(f"lem: interrupted{more if 'train' in sys.argv[1:2] else ''}", file=sys.stderr)
+        print("lem: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.

@@ -30,17 +30,21 @@ def command(
 ) -> None:
     """Train a curriculum's phases, verify and fuse each, and reuse those that still stand.
 
+    Ctrl-C finishes the step and saves; the same command goes on from there.
+
     Example: lem train curricula/smoke.yaml --until zen
     """
     from rich.console import Console
 
     from ..curriculum.load import load_curriculum
-    from ..report.live import choose_view
+    from ..report.live import Unbroken, choose_view
+    from ..run.interrupt import Interrupts
     from ..run.runner import train_curriculum
 
     loaded = load_curriculum(curriculum, set_ or [])
-    with choose_view(Console(), as_json) as view:
-        train_curriculum(loaded, run or default_run(loaded.name), view, until)
+    interrupts = Interrupts()
+    with interrupts.armed(), Unbroken(choose_view(Console(), as_json)) as view:
+        train_curriculum(loaded, run or default_run(loaded.name), view, until, interrupts)
 
 
 def default_run(name: str) -> Path:

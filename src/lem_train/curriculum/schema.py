@@ -26,6 +26,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 OptimizerName = Literal["adam", "adamw", "sgd", "adafactor", "muon"]
 HandOverDtype = Literal["auto", "bfloat16", "float32"]
 Keep = Literal["all", "last", "none"]
+OnNonfinite = Literal["stop", "skip"]
 
 # Weight decay and momentum mean something to these optimizers only.
 _DECAYING = {"adamw", "sgd", "adafactor", "muon"}
@@ -158,12 +159,25 @@ class BatchConfig(Frozen):
     GB (10^9 bytes). Their gradients are summed: rows, iterations and updates stay the same."""
 
 
+class CheckpointConfig(Frozen):
+    """When a phase that is being trained is saved, so that a killed run loses little. A validation
+    with the lowest loss so far is saved as well."""
+
+    every_updates: int = Field(default=25, ge=1)
+    """Updates between two checkpoints."""
+    every_minutes: float = Field(default=10.0, gt=0)
+    """Minutes after which the next update is followed by a checkpoint."""
+    keep: int = Field(default=2, ge=1)
+    """How many of the last ones stay; the one with the lowest validation loss stays beside them."""
+
+
 class Settings(Frozen):
     """What a phase may set for itself and `defaults` sets for all."""
 
     lora: LoraConfig = LoraConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     batch: BatchConfig = BatchConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     max_tokens: int = Field(default=3072, ge=8)
     """Longest row, in tokens, after wrapping and templating."""
     overlong: Overlong = "stop"
@@ -174,6 +188,10 @@ class Settings(Frozen):
     """Iterations between two passes over the validation set."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    on_nonfinite: OnNonfinite = "stop"
+    """An update whose loss or gradient is NaN or infinite: stop, or skip it and go on."""
+    max_skipped_updates: int = Field(default=5, ge=1)
+    """Updates that a phase may skip before it stops."""
 
 
 class DataConfig(Frozen):
@@ -210,6 +228,11 @@ class PhaseConfig(Settings):
     """A folder with train.jsonl and valid.jsonl, or lists of files."""
     iterations: int = Field(ge=1)
     """Micro-batches to train, as mlx_lm counts them."""
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates: a shorter last window still counts."""
+        return -(-self.iterations // self.batch.grad_accumulation_steps)
 
     @model_validator(mode="after")
     def _kernel_stays_whole(self) -> Self:

@@ -24,11 +24,13 @@ _NOTES = ("domain", "probe")
 
 @dataclass(frozen=True)
 class PhaseData:
-    """The rows of a phase, and the sha256 of the bytes they were read from."""
+    """The rows of a phase, and the sha256 of the bytes they were read from: of all, and of every
+    file as (split, file name, sha256)."""
 
     train: tuple[Conversation, ...]
     valid: tuple[Conversation, ...]
     sha256: str
+    files: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,13 @@ def read_phase_data(config: DataConfig) -> PhaseData:
     """
     problems = _named_twice(config)
     contents = _contents(config, problems)
-    sha256 = "" if problems else _sha256(config, contents)
+    files = () if problems else _file_hashes(config, contents)
     seen: dict[str, str] = {}
     train = _read_split(config.train, contents, problems, seen)
     valid = _read_split(config.valid, contents, problems, seen)
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
-    return PhaseData(train, valid, sha256)
+    return PhaseData(train, valid, _sha256(files), files)
 
 
 def data_sha256(config: DataConfig) -> str:
@@ -78,12 +80,19 @@ def data_sha256(config: DataConfig) -> str:
     contents = _contents(config, problems)
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the data:", problems))
-    return _sha256(config, contents)
+    return _sha256(_file_hashes(config, contents))
 
 
-def _sha256(config: DataConfig, contents: dict[Path, bytes]) -> str:
+def _file_hashes(
+    config: DataConfig, contents: dict[Path, bytes]
+) -> tuple[tuple[str, str, str], ...]:
     files = [("train", path) for path in config.train] + [("valid", p) for p in config.valid]
-    return sha256_json([[split, sha256_bytes(contents[path])] for split, path in files])
+    return tuple((split, path.name, sha256_bytes(contents[path])) for split, path in files)
+
+
+def _sha256(files: Sequence[tuple[str, str, str]]) -> str:
+    """A file's name is no part of what a phase learns from."""
+    return sha256_json([[split, sha256] for split, _, sha256 in files])
 
 
 def _named_twice(config: DataConfig) -> list[str]:

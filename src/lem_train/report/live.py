@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -67,6 +70,35 @@ def choose_view(console: Console, as_json: bool) -> View:
     if drawable and console.file.isatty():
         return LiveView(console)
     return PlainView(console)
+
+
+class Unbroken:
+    """A view whose terminal or pipe may go away: the run goes on, and is shown to nobody."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __enter__(self) -> Self:
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._outlived():
+            self._view.__exit__(*error)
+            sys.stdout.flush()
+
+    def __call__(self, event: Event) -> None:
+        with self._outlived():
+            self._view(event)
+
+    @contextmanager
+    def _outlived(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+            os.close(nowhere)
 
 
 class LiveView:

@@ -17,8 +17,11 @@ from ..run.events import (
     Event,
     PhaseFinished,
     PhaseStarted,
+    Resumed,
     RunFinished,
     RunPlanned,
+    Saved,
+    Skipped,
     Stage,
     Trained,
     Validated,
@@ -88,6 +91,13 @@ def _json_items(event: Event) -> dict[str, Any]:
             return {"event": "trained", "phase": event.phase, **asdict(event.metrics)}
         case Validated():
             return {"event": "validated", "phase": event.phase, **asdict(event.metrics)}
+        case Resumed():
+            place = {"update": event.update, "iteration": event.iteration}
+            return {"event": "resumed", "phase": event.phase, **place}
+        case Skipped():
+            return {"event": "skipped", "phase": event.phase, **asdict(event.metrics)}
+        case Saved():
+            return {"event": "saved", **asdict(event)}
         case PhaseFinished():
             return {"event": "phase_finished", **_json_record(event.record)}
         case RunFinished():
@@ -164,6 +174,12 @@ class PlainView:
                 return [f"{event.phase}: {event.what}"]
             case Trained() | Validated():
                 return self._progress(event, now)
+            case Resumed():
+                return [resumed_line(event)]
+            case Skipped():
+                return [skipped_line(event)]
+            case Saved():
+                return []
             case PhaseFinished():
                 return [receipt_line(event.record)]
             case RunFinished():
@@ -211,6 +227,17 @@ def start_line(event: PhaseStarted) -> str:
         f"{counted(event.updates, 'update')}, "
         f"{event.trainable:,} trainable parameters"
     )
+
+
+def resumed_line(event: Resumed) -> str:
+    """Where a phase goes on."""
+    return f"{event.phase}: goes on after update {event.update} (iteration {event.iteration})"
+
+
+def skipped_line(event: Skipped) -> str:
+    """An update that was left out, and why."""
+    m = event.metrics
+    return f"{event.phase}: update {m.update} left out: {m.skipped}, at lr {m.learning_rate:.2g}"
 
 
 def progress_line(state: RunState, phase: PhaseState) -> str:

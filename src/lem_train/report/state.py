@@ -7,7 +7,7 @@ terminal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,15 +16,18 @@ from ..run.events import (
     Event,
     PhaseFinished,
     PhaseStarted,
+    Resumed,
     RunFinished,
     RunPlanned,
+    Saved,
+    Skipped,
     Stage,
     Trained,
     Validated,
 )
 from ..run.plan import PhasePlan
 from ..run.records import PhaseRecord
-from ..train.metrics import TrainMetrics, ValMetrics
+from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
 
 Status = Literal["reused", "waiting", "running", "done", "stopped"]
 
@@ -128,6 +131,13 @@ def advance(state: RunState, event: Event, now: float) -> RunState:
             return _change(state, event.phase, lambda phase: _trained(phase, event.metrics))
         case Validated():
             return _change(state, event.phase, lambda phase: _validated(phase, event.metrics))
+        case Resumed():
+            return _change(state, event.phase, lambda phase: _resumed(phase, event.metrics))
+        case Skipped():
+            last = event.metrics.iteration
+            return _change(state, event.phase, lambda phase: replace(phase, iteration=last))
+        case Saved():
+            return state
         case PhaseFinished():
             done = event.record
             return _change(
@@ -200,6 +210,18 @@ def _validated(phase: PhaseState, metrics: ValMetrics) -> PhaseState:
         val_start=metrics.val_loss if phase.val_start is None else phase.val_start,
         val_loss=metrics.val_loss,
     )
+
+
+def _resumed(phase: PhaseState, done: Sequence[Metrics]) -> PhaseState:
+    for metrics in done:
+        match metrics:
+            case TrainMetrics():
+                phase = _trained(phase, metrics)
+            case ValMetrics():
+                phase = _validated(phase, metrics)
+            case SkippedUpdate():
+                phase = replace(phase, iteration=metrics.iteration)
+    return phase
 
 
 def _recorded(phase: PhaseState, record: PhaseRecord) -> PhaseState:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..curriculum.schema import BaseConfig
 from ..errors import WeightsError
-from ..files import fresh_folder, move_folder
+from ..files import move_folder, partial_folder
 from ..hashing import sha256_file
 from ..weights.tiny import build_tiny
 from .records import BaseFile
@@ -35,7 +35,7 @@ def base_identity(
         resolve = hub.commit_of if online else hub.cached_commit
         return {"repo": config.repo, "commit": resolve(config.repo, config.revision)}, {}
     assert config.path is not None, "the schema asks for one source"
-    files = _hashed(config.path, known)
+    files = hashed_base(config.path, known)
     return {"files": {name: file.sha256 for name, file in files.items()}}, files
 
 
@@ -44,7 +44,7 @@ def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path
     if config.tiny is not None:
         folder = run / f"base-{config.tiny}-{config.seed}"
         if not folder.exists():
-            partial = fresh_folder(run / "base.partial")
+            partial = partial_folder(folder)
             build_tiny(partial, config.tiny, config.seed)
             move_folder(partial, folder)
         return folder
@@ -56,7 +56,9 @@ def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path
     return config.path
 
 
-def _hashed(folder: Path, known: dict[str, BaseFile]) -> dict[str, BaseFile]:
+def hashed_base(folder: Path, known: dict[str, BaseFile]) -> dict[str, BaseFile]:
+    """The state and sha256 of a base's files by name; a file is hashed again only when its size or
+    time differ from `known`. Raises WeightsError where one cannot be read."""
     files: dict[str, BaseFile] = {}
     try:
         for path in sorted(folder.iterdir()):

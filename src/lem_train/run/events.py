@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..train.metrics import TrainMetrics, ValMetrics
+from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
 from .plan import PhasePlan
 from .records import PhaseRecord
 
@@ -55,6 +55,33 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """An update that was left out; see `on_nonfinite`."""
+
+    phase: str
+    metrics: SkippedUpdate
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A phase goes on after `update` updates; `metrics` is what it had reported by then."""
+
+    phase: str
+    update: int
+    iteration: int
+    metrics: tuple[Metrics, ...]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The state after `update` updates is on the disk."""
+
+    phase: str
+    update: int
+    iteration: int
+
+
+@dataclass(frozen=True)
 class PhaseFinished:
     """A phase is fused, verified and recorded."""
 
@@ -70,5 +97,16 @@ class RunFinished:
     seconds: float
 
 
-Event = RunPlanned | PhaseStarted | Stage | Trained | Validated | PhaseFinished | RunFinished
+Event = (
+    RunPlanned
+    | PhaseStarted
+    | Stage
+    | Resumed
+    | Trained
+    | Validated
+    | Skipped
+    | Saved
+    | PhaseFinished
+    | RunFinished
+)
 OnEvent = Callable[[Event], None]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..curriculum.schema import Curriculum
 from ..errors import RunError, WeightsError
-from ..files import fresh_folder, move_folder, remove
+from ..files import move_folder, partial_folder, remove
 from ..weights.base import open_base
 from ..weights.io import load_model
 from ..weights.lineage import measure_folder, read_delta, write_fused
@@ -73,7 +73,7 @@ def fuse_run(
     base = open_base(base_folder(curriculum.base, record.base, run))
     names = tuple(p.name for p in curriculum.phases)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = fresh_folder(target.with_name(f".{target.name}.partial"))
+    partial = partial_folder(target)
     try:
         written = dtype or record.dtype
         survivals = write_fused(base, deltas, partial, written, record.seed)

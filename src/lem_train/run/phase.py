@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,24 +18,36 @@ from ..data.conversation import Conversation
 from ..data.jsonl import PhaseData
 from ..data.kernel import Kernel, wrap
 from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
-from ..errors import DataError, GateError, TrainingError, WeightsError
-from ..files import fresh_folder, move_folder, remove
+from ..errors import DataError, GateError, Interrupted, TrainingError, WeightsError
+from ..files import move_folder, partial_folder, remove, sync
 from ..hashing import sha256_file
+from ..train.checkpoint import METRICS_FILE, refuse_nonfinite_state
 from ..train.evaluate import held_out_logits
-from ..train.loop import count_updates, phase_forward, shared_prefix, train
-from ..train.lora import add_adapters, misfits, save_adapter
-from ..train.metrics import TrainMetrics, ValMetrics
+from ..train.loop import phase_forward, shared_prefix, train
+from ..train.lora import ADAPTER_FILE, Adapters, add_adapters, misfits, save_adapter
+from ..train.loss import Forward
+from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
 from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model
-from ..weights.lineage import Delta, measure_fused, read_delta, write_fused
+from ..weights.lineage import Delta, fused_bytes, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
 from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
-from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Stage, Trained, Validated
+from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Skipped, Stage, Trained, Validated
+from .interrupt import Interrupts
 from .plan import PhasePlan
-from .records import Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
-from .store import begin_phase, changed_files, read_trained, write_phase, write_trained
+from .records import DataFile, Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
+from .session import Session, keep_better
+from .space import refuse_without_room
+from .store import (
+    TRAINED_RECORD,
+    changed_files,
+    hashes_of,
+    read_trained,
+    write_phase,
+    write_trained,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Rows:
 
     train: Tokenized
     valid: Tokenized
+    files: tuple[tuple[str, str, str], ...]  # see PhaseData
 
 
 @dataclass(frozen=True)
@@ -83,13 +95,13 @@ def prepare_rows(
 ) -> Rows:
     """Wrap and tokenise a phase's rows. Raises DataError with every row that cannot be used."""
     problems: list[str] = []
-    splits = [
+    train_split, valid_split = (
         _prepare_split(phase, name, conversations, kernel, chat, problems)
         for name, conversations in (("train", data.train), ("valid", data.valid))
-    ]
+    )
     if problems:
         raise DataError("\n".join(problems))
-    return Rows(*splits)
+    return Rows(train_split, valid_split, data.files)
 
 
 def _prepare_split(
@@ -126,18 +138,25 @@ def _prepare_split(
 
 
 def run_phase(
-    plan: PhasePlan, rows: Rows, lineage: Lineage, bar: FuseConfig, at_once: int, emit: OnEvent
+    plan: PhasePlan,
+    rows: Rows,
+    lineage: Lineage,
+    bar: FuseConfig,
+    at_once: int,
+    emit: OnEvent,
+    interrupts: Interrupts,
 ) -> tuple[PhaseRecord, Delta]:
     """Train, fuse, verify and record a phase in its folder, `at_once` rows in memory together.
 
-    A phase that was trained but not fused, because a gate refused it, is not trained again.
+    It goes on where an earlier session was broken off: after the last checkpoint, or at the fuse.
 
     Raises:
         TrainingError: a loss or gradient that is not finite, or no memory left.
         GateError: the fuse is under its bar. The adapter and metrics stay; nothing is handed on.
+        Interrupted: a signal came; the state is saved.
     """
     try:
-        trained, logits = _trained(plan, rows, lineage, at_once, emit)
+        trained, logits = _trained(plan, rows, lineage, at_once, emit, interrupts)
         return _fuse_and_record(plan, rows, lineage, bar, trained, logits, emit)
     except (TrainingError, GateError) as error:
         raise type(error)(f"phase {plan.config.name}: {error}") from error
@@ -151,44 +170,104 @@ def run_phase(
 
 
 def _trained(
-    plan: PhasePlan, rows: Rows, lineage: Lineage, at_once: int, emit: OnEvent
+    plan: PhasePlan,
+    rows: Rows,
+    lineage: Lineage,
+    at_once: int,
+    emit: OnEvent,
+    interrupts: Interrupts,
 ) -> tuple[TrainedRecord, mx.array]:
     """The phase's adapter in its folder, and the adapter-loaded model's held-out logits."""
-    start = time.perf_counter()
     phase, folder = plan.config, plan.folder
     record = read_trained(folder)
     stands = record is not None and record.fingerprint == plan.fingerprint
     if record is None or not stands or changed_files(folder / "adapter", record.adapter):
         record = None
-        begin_phase(folder)
     emit(Stage(phase.name, "loading"))
     model = load_model(lineage.weights)
     adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
     if record is None:
-        wanted = shared_prefix(rows.train.examples, rows.valid.examples, phase)
-        if (
-            wanted
-            and phase_forward(model, rows.train.examples, rows.valid.examples, phase).prefix == 0
-        ):
-            emit(Stage(phase.name, f"this model cannot share {wanted:,} tokens: rows run whole"))
-        trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
-        emit(PhaseStarted(plan, len(rows.train.examples), count_updates(phase), trainable))
-        metrics = _train(model, rows, plan, lineage.seed, at_once, emit)
-        save_adapter(model, adapters, folder / "adapter")
-        forward = phase_forward(model, rows.train.examples, rows.valid.examples, phase)
-        record = TrainedRecord(
-            fingerprint=plan.fingerprint,
-            way=forward.way,
-            shared_prefix=forward.prefix,
-            losses=_losses(metrics, math.ceil(len(rows.train.examples) / phase.batch.size)),
-            adapter=_hashes(folder / "adapter"),
-            seconds=time.perf_counter() - start,
-            peak_memory=max(m.peak_memory for m in metrics if isinstance(m, TrainMetrics)),
-        )
-        write_trained(folder, record)
+        record = _train(model, adapters, plan, rows, lineage.seed, at_once, emit, interrupts)
     else:
-        model.load_weights(str(folder / "adapter" / "adapters.safetensors"), strict=False)
+        model.load_weights(str(folder / "adapter" / ADAPTER_FILE), strict=False)
     return record, _held_out(model, rows, phase)
+
+
+def _train(
+    model: nn.Module,
+    adapters: Adapters,
+    plan: PhasePlan,
+    rows: Rows,
+    seed: int,
+    at_once: int,
+    emit: OnEvent,
+    interrupts: Interrupts,
+) -> TrainedRecord:
+    """Train from the last checkpoint, or from the beginning, and record the adapter."""
+    phase = plan.config
+    splits = (rows.train.examples, rows.valid.examples)
+    forward = phase_forward(model, *splits, phase)
+    if (wanted := shared_prefix(*splits, phase)) and forward.prefix == 0:
+        emit(Stage(phase.name, f"this model cannot share {wanted:,} tokens: rows run whole"))
+    trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
+    emit(PhaseStarted(plan, len(splits[0]), phase.updates, trainable))
+    session = Session(model, adapters, plan, emit)
+    try:
+        with interrupts.deferred():
+            for metrics in train(
+                model,
+                *splits,
+                phase,
+                seed,
+                at_once,
+                session.optimizer,
+                tuple(session.seen),
+                interrupts.check,
+            ):
+                session.report(metrics)
+                emit(_event(phase.name, metrics))
+                session.save_if_due()
+                if session.between_updates:
+                    interrupts.check()
+            refuse_nonfinite_state(model, session.optimizer)
+    except Interrupted as error:
+        where = f" in phase {phase.name} {session.save_before_stopping()}"
+        raise Interrupted(error.number, where) from error
+    except TrainingError as error:
+        raise TrainingError(f"{error}; stopped {session.save_before_stopping()}") from error
+    return _record_training(model, adapters, plan, session, rows, forward)
+
+
+def _record_training(
+    model: nn.Module,
+    adapters: Adapters,
+    plan: PhasePlan,
+    session: Session,
+    rows: Rows,
+    forward: Forward,
+) -> TrainedRecord:
+    """Write the adapter and trained.json: from now on the phase need not be trained again."""
+    folder, phase = plan.folder, plan.config
+    partial = partial_folder(folder / "adapter")
+    save_adapter(model, adapters, partial)
+    move_folder(partial, folder / "adapter")
+    sync(folder / METRICS_FILE)
+    trained = [m for m in session.seen if isinstance(m, TrainMetrics)]
+    if not trained:
+        raise TrainingError("expected an update with a finite loss, but every one was skipped")
+    record = TrainedRecord(
+        fingerprint=plan.fingerprint,
+        way=forward.way,
+        shared_prefix=forward.prefix,
+        losses=_losses(session.seen, math.ceil(len(rows.train.examples) / phase.batch.size)),
+        skipped_updates=sum(isinstance(m, SkippedUpdate) for m in session.seen),
+        adapter=hashes_of(folder / "adapter"),
+        metrics=sha256_file(folder / METRICS_FILE),
+        seconds=session.seconds,
+        peak_memory=max(m.peak_memory for m in trained),
+    )
+    write_trained(folder, record)
+    return record
 
 
 def _fuse_and_record(
@@ -211,15 +290,18 @@ def _fuse_and_record(
         fingerprint=plan.fingerprint,
         inputs=plan.inputs,
         iterations=phase.iterations,
-        updates=count_updates(phase),
+        updates=phase.updates,
+        skipped_updates=trained.skipped_updates,
+        data=tuple(DataFile(split=s, name=n, sha256=h) for s, n, h in rows.files),
         train=_counts(rows.train),
         valid=_counts(rows.valid),
         way=trained.way,
         shared_prefix=trained.shared_prefix,
         losses=trained.losses,
         receipt=fuse_receipt,
+        metrics=trained.metrics,
         adapter=trained.adapter,
-        fused=_hashes(folder / "fused"),
+        fused=hashes_of(folder / "fused"),
         seconds=trained.seconds + time.perf_counter() - start,
         peak_memory=trained.peak_memory,
         device=str(mx.default_device()),
@@ -227,7 +309,8 @@ def _fuse_and_record(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_phase(folder, record)
-    (folder / "trained.json").unlink()  # the record says it all
+    remove(folder / TRAINED_RECORD)  # the record says it all
+    keep_better(folder, record.losses.val_end)
     emit(PhaseFinished(record))
     return record, delta
 
@@ -246,7 +329,7 @@ def refuse_misfits(base: Base, phases: Sequence[PhaseConfig]) -> None:
 
 def rebuild_fused(plan: PhasePlan, lineage: Lineage) -> None:
     """Write a finished phase's fused weights again, from the base and `lineage.deltas`."""
-    partial = fresh_folder(plan.folder / "fused.partial")
+    partial = partial_folder(plan.folder / "fused")
     write_fused(lineage.base, lineage.deltas, partial, lineage.dtype, lineage.seed)
     move_folder(partial, plan.folder / "fused")
 
@@ -278,20 +361,6 @@ def rows_at_once(
     return at_once
 
 
-def _train(
-    model: nn.Module, rows: Rows, plan: PhasePlan, seed: int, at_once: int, emit: OnEvent
-) -> list[TrainMetrics | ValMetrics]:
-    name, splits = plan.config.name, (rows.train.examples, rows.valid.examples)
-    seen: list[TrainMetrics | ValMetrics] = []
-    with (plan.folder / "metrics.jsonl").open("w") as file:
-        for metrics in train(model, *splits, plan.config, seed, at_once):
-            seen.append(metrics)
-            file.write(json.dumps(_flat(metrics)) + "\n")
-            file.flush()
-            emit(_event(name, metrics))
-    return seen
-
-
 def _fuse(
     plan: PhasePlan,
     deltas: Sequence[Delta],
@@ -303,7 +372,8 @@ def _fuse(
 ) -> FuseReceipt:
     name, folder = plan.config.name, plan.folder
     emit(Stage(name, "fusing"))
-    partial = fresh_folder(folder / "fused.partial")
+    refuse_without_room(folder, fused_bytes(lineage.base, lineage.dtype), "the fused weights")
+    partial = partial_folder(folder / "fused")
     try:
         survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)
         emit(Stage(name, "verifying"))
@@ -334,31 +404,31 @@ def _alternatives(lineage: Lineage, deltas: Sequence[Delta], bar: FuseConfig) ->
     return {d: share for d, share in shares.items() if share and share >= bar.min_retained}
 
 
-def _event(phase: str, metrics: TrainMetrics | ValMetrics) -> Event:
-    if isinstance(metrics, TrainMetrics):
-        return Trained(phase, metrics)
-    return Validated(phase, metrics)
+def _event(phase: str, metrics: Metrics) -> Event:
+    match metrics:
+        case TrainMetrics():
+            return Trained(phase, metrics)
+        case ValMetrics():
+            return Validated(phase, metrics)
+        case SkippedUpdate():
+            return Skipped(phase, metrics)
 
 
-def _flat(metrics: TrainMetrics | ValMetrics) -> dict[str, object]:
-    return {key: value for key, value in asdict(metrics).items() if value is not None}
-
-
-def _losses(metrics: Sequence[TrainMetrics | ValMetrics], epoch: int) -> Losses:
+def _losses(metrics: Sequence[Metrics], epoch: int) -> Losses:
     """`epoch`: iterations in which every row is seen once. Two whole epochs hold the same rows,
-    so that their losses compare; a shorter phase compares its first and last quarter."""
+    so that their losses compare; a shorter phase compares its first and last quarter. Iterations
+    of skipped updates are not in either."""
     steps = [m for m in metrics if isinstance(m, TrainMetrics)]
     passes = [m for m in metrics if isinstance(m, ValMetrics)]
-    epochs = len(steps) // epoch
-    first = steps[:epoch] if epochs >= 2 else steps[: max(1, len(steps) // 4)]
-    last = (
-        steps[(epochs - 1) * epoch : epochs * epoch]
-        if epochs >= 2
-        else steps[-max(1, len(steps) // 4) :]
-    )
+    count = max(m.iteration for m in metrics)
+    epochs = count // epoch
+    size = epoch if epochs >= 2 else max(1, count // 4)
+    end = epochs * epoch if epochs >= 2 else count
+    first = [m for m in steps if m.iteration <= size]
+    last = [m for m in steps if end - size < m.iteration <= end]
     return Losses(
-        train_start=_mean_loss(first),
-        train_end=_mean_loss(last),
+        train_start=_mean_loss(first or steps[:1]),
+        train_end=_mean_loss(last or steps[-1:]),
         val_start=passes[0].val_loss,
         val_end=passes[-1].val_loss,
     )
@@ -377,7 +447,3 @@ def _counts(split: Tokenized) -> RowCounts:
         tokens=sum(len(example) for example in split.examples),
         supervised=sum(int(example.loss_mask.sum()) for example in split.examples),
     )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}

@@ -9,16 +9,29 @@ from typing import Any, Literal
 
 from ..curriculum.schema import Curriculum, FuseConfig, PhaseConfig
 from ..data.kernel import Kernel
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..hashing import sha256_json
 from ..weights.verify import shortfalls
 from .records import TRAINER_VERSION, PhaseInputs, PhaseRecord
-from .store import phase_folder, read_phase, read_trained
+from .store import (
+    checkpoint_folders,
+    phase_folder,
+    read_checkpoint,
+    read_phase,
+    read_trained,
+)
 
 Action = Literal["train", "reuse", "stop"]
 
-# Settings that change what is shown or refused, not what is learned.
-_WITHOUT_EFFECT = {"data", "evaluate_every"}
+# Settings that change what is shown, saved or refused, not what is learned. Skipping an update does
+# change that, but a phase that stopped at one must be able to go on from its last checkpoint.
+_WITHOUT_EFFECT = {
+    "data",
+    "evaluate_every",
+    "checkpoint",
+    "on_nonfinite",
+    "max_skipped_updates",
+}
 
 
 @dataclass(frozen=True)
@@ -76,10 +89,24 @@ def plan_phases(
         trained = read_trained(folder) if record is None else None
         if trained is not None and trained.fingerprint == parent:
             reason = "trained, to be fused"
+        elif record is None and (update := _saved_update(folder, parent)):
+            reason = f"goes on after update {update} of {phase.updates}"
         if action == "train" and rerun is None:
             rerun = phase.name
         plans.append(PhasePlan(index, phase, folder, inputs, parent, action, reason))
     return tuple(plans)
+
+
+def _saved_update(folder: Path, fingerprint: str) -> int:
+    """Updates done in the newest checkpoint of this phase that has a sound record; 0 for none."""
+    for checkpoint in reversed(checkpoint_folders(folder)):
+        try:
+            record = read_checkpoint(checkpoint)
+        except RunError:  # training passes over it as well, and says so
+            continue
+        if record is not None and record.fingerprint == fingerprint:
+            return record.update
+    return 0
 
 
 def until(plans: Sequence[PhasePlan], name: str | None) -> tuple[PhasePlan, ...]:

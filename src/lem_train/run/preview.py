@@ -30,6 +30,7 @@ from .estimate import (
 )
 from .plan import PhasePlan
 from .runner import Prepared, prepare, read_all
+from .space import run_bytes
 from .store import read_phase
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _preview(
     rate: float | None,
     seed: int,
 ) -> Preview:
-    from ..train.loop import count_updates, shared_prefix, why_not_shared
+    from ..train.loop import shared_prefix, why_not_shared
     from ..train.lora import misfits
 
     phase = plan.config
@@ -165,7 +166,7 @@ def _preview(
     prefix = shared_prefix(kept.train.examples, kept.valid.examples, phase)
     at_once = phase.batch.size
     cost = seconds = None
-    warnings = list(_warnings(phase, rows, held_out, count_updates(phase)))
+    warnings = list(_warnings(phase, rows, held_out, phase.updates))
     whole = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
     if phase.overlong == "trim_prompt" and prefix < whole:
         warnings.append(
@@ -187,7 +188,7 @@ def _preview(
         prefix,
         "" if prefix else why_not_shared(phase),
         _padding(kept.train, phase, prefix, seed),
-        count_updates(phase),
+        phase.updates,
         at_once,
         cost,
         seconds,
@@ -293,6 +294,6 @@ def _disk(curriculum: Curriculum, phases: list[Preview]) -> int | None:
     costs = [preview.cost for preview in phases if preview.cost is not None]
     if not costs:
         return None
-    # While a phase is fused, its own weights and its parent's are both there.
-    folders = len(costs) if curriculum.fuse.keep == "all" else min(2, len(costs))
-    return folders * costs[0].fused_bytes + sum(cost.adapter_bytes for cost in costs)
+    configs = [preview.plan.config for preview in phases if preview.cost is not None]
+    adapters = [cost.adapter_bytes for cost in costs]
+    return run_bytes(costs[0].fused_bytes, adapters, configs, curriculum.fuse.keep, False)

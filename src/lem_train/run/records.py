@@ -14,6 +14,10 @@ from ..weights.verify import FuseReceipt
 TRAINER_VERSION = 1
 
 
+# Of the records' form. A newer lem reads older ones only where it says so.
+RECORD_VERSION: Literal[2] = 2
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,15 +67,38 @@ class Losses(_Record):
     val_end: float
 
 
+class DataFile(_Record):
+    """A file of rows, as it was trained on."""
+
+    split: Literal["train", "valid"]
+    name: str
+    sha256: str
+
+
+class CheckpointRecord(_Record):
+    """A state between two updates of a phase. `val_loss`: of a validation right there; `seconds`:
+    spent on the phase so far; `files`: sha256 by name."""
+
+    record_version: Literal[2] = RECORD_VERSION
+    fingerprint: str
+    update: int
+    iteration: int
+    val_loss: float | None
+    seconds: float
+    files: dict[str, str]
+
+
 class TrainedRecord(_Record):
     """A trained phase that is not fused yet; see PhaseRecord."""
 
-    record_version: Literal[1] = 1
+    record_version: Literal[2] = RECORD_VERSION
     fingerprint: str
     way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
     losses: Losses
+    skipped_updates: int = 0
     adapter: dict[str, str]
+    metrics: str
     seconds: float
     peak_memory: int
 
@@ -81,23 +108,26 @@ class PhaseRecord(_Record):
 
     `way`: how logits were computed, see Forward; `shared_prefix`: tokens that ran once an
     update, 0 where rows ran whole.
-    `adapter` and `fused`: sha256 by file name. Fused weights that `keep` let go of have their
-    hashes here still: they can be rebuilt, and checked.
+    `adapter` and `fused`: sha256 by file name; `metrics`: of metrics.jsonl. Fused weights that
+    `keep` let go of have their hashes here still: they can be rebuilt, and checked.
     """
 
-    record_version: Literal[1] = 1
+    record_version: Literal[2] = RECORD_VERSION
     index: int
     name: str
     fingerprint: str
     inputs: PhaseInputs
     iterations: int
     updates: int
+    skipped_updates: int = 0
+    data: tuple[DataFile, ...]
     train: RowCounts
     valid: RowCounts
     way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
     losses: Losses
     receipt: FuseReceipt
+    metrics: str
     adapter: dict[str, str]
     fused: dict[str, str]
     seconds: float
@@ -118,7 +148,7 @@ class BaseFile(_Record):
 class RunRecord(_Record):
     """The run as a whole: what it starts from."""
 
-    record_version: Literal[1] = 1
+    record_version: Literal[2] = RECORD_VERSION
     name: str
     base: dict[str, Any]
     base_files: dict[str, BaseFile] = {}

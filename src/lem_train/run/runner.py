@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
-from ..errors import DataError, GateError, listing
-from .base import base_folder, base_identity
+from ..errors import DataError, GateError, RunError, WeightsError, listing
+from ..files import discard
+from .base import base_folder, base_identity, hashed_base
 from .events import OnEvent, RunFinished, RunPlanned
+from .interrupt import Interrupts
 from .plan import PhasePlan, plan_phases, until
 from .records import BaseFile, PhaseRecord, RunRecord
+from .space import adapter_bytes, disk_error, refuse_without_room, run_bytes
 from .store import changed_files, checked_adapter, read_phase, read_run, write_run, writing
 
 if TYPE_CHECKING:
+    from ..weights.base import Base
     from .phase import Lineage
 
 
@@ -48,43 +51,64 @@ def prepare(curriculum: Curriculum, run: Path, online: bool) -> Prepared:
 
 
 def train_curriculum(
-    curriculum: Curriculum, run: Path, emit: OnEvent, until_phase: str | None = None
+    curriculum: Curriculum,
+    run: Path,
+    emit: OnEvent,
+    until_phase: str | None = None,
+    interrupts: Interrupts | None = None,
 ) -> None:
     """Train what the records don't cover, phase by phase; see `run_phase` for each.
 
-    Everything that can be wrong with the rows is found before a model is loaded.
+    Everything that can be wrong with the rows is found before a model is loaded. A run that was
+    broken off, wherever that was, goes on and ends with the bits it would have had.
+
+    Raises:
+        Interrupted: a signal came, and `interrupts` is armed.
+        RunError: another process is writing here; the disk is full, or fails.
     """
     start = time.perf_counter()
+    prepared, plans = _planned(curriculum, run, until_phase)
+    trained = sum(plan.action == "train" for plan in plans)
+    if trained:
+        data = read_all([plan.config for plan in plans if plan.action == "train"])
+        with writing(run):
+            if _planned(curriculum, run, until_phase)[1] != plans:
+                raise RunError(
+                    f"{run}: expected the run to stay as it was, but another process changed it "
+                    "meanwhile; start again"
+                )
+            emit(RunPlanned(curriculum.name, run, plans))
+            try:
+                job = _Job(curriculum, run, prepared, plans, data)
+                _train_phases(job, emit, interrupts or Interrupts())
+            except OSError as error:
+                raise disk_error(run, error) from error
+    else:
+        emit(RunPlanned(curriculum.name, run, plans))
+        _refresh_record(curriculum, run, prepared)
+    emit(RunFinished(run, trained, time.perf_counter() - start))
+
+
+def _planned(
+    curriculum: Curriculum, run: Path, until_phase: str | None
+) -> tuple[Prepared, tuple[PhasePlan, ...]]:
     prepared = prepare(curriculum, run, online=True)
     plans = until(prepared.plans, until_phase)
     if stopped := [f"{p.config.name}: {p.reason}" for p in plans if p.action == "stop"]:
         advice = "lower the bar, or change the phase; nothing was trained or removed"
         raise GateError(listing("finished phases are under the bar:", [*stopped, advice]))
-    emit(RunPlanned(curriculum.name, run, plans))
-    trained = sum(plan.action == "train" for plan in plans)
-    if trained:
-        data = read_all([plan.config for plan in plans if plan.action == "train"])
-        with writing(run):
-            _train_phases(curriculum, run, prepared, plans, data, emit)
-    else:
-        _refresh_record(curriculum, run, prepared)
-    emit(RunFinished(run, trained, time.perf_counter() - start))
+    return prepared, plans
 
 
 def _refresh_record(curriculum: Curriculum, run: Path, prepared: Prepared) -> None:
-    """The curriculum may have changed though nothing has to be trained: a phase less, a bar."""
-    dtype = _record(prepared.plans[0]).receipt.dtype
-    record, before = _run_record(curriculum, prepared, dtype), read_run(run)
-    if before is None or _without_paths(record) != _without_paths(before):
+    """The curriculum may have changed though nothing has to be trained: a phase less, a bar, or
+    where its files lie."""
+    before = read_run(run)
+    files = prepared.base_files or (before.base_files if before else {})
+    record = _run_record(curriculum, prepared, _record(prepared.plans[0]).receipt.dtype, files)
+    if record != before:
         with writing(run):
             write_run(run, record)
-
-
-def _without_paths(record: RunRecord) -> dict[str, Any]:
-    """Where the files lie is no part of what a run is; their bytes are hashed elsewhere."""
-    fields = record.model_dump(exclude={"curriculum": {"kernel", "base"}})
-    phases = [{**phase, "data": None} for phase in fields["curriculum"]["phases"]]
-    return {**fields, "curriculum": {**fields["curriculum"], "phases": phases}}
 
 
 def read_all(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
@@ -101,14 +125,18 @@ def read_all(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
     return data
 
 
-def _train_phases(
-    curriculum: Curriculum,
-    run: Path,
-    prepared: Prepared,
-    plans: Sequence[PhasePlan],
-    data: dict[str, PhaseData],
-    emit: OnEvent,
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """What there is to do, and what was read to know it."""
+
+    curriculum: Curriculum
+    run: Path
+    prepared: Prepared
+    plans: tuple[PhasePlan, ...]
+    data: dict[str, PhaseData]
+
+
+def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     # MLX and transformers take a second to import: a run with nothing to do never gets here.
     from mlx_lm.utils import maybe_set_recommended_wired_limit
 
@@ -117,16 +145,18 @@ def _train_phases(
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
 
+    curriculum, plans = job.curriculum, job.plans
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
-    folder = base_folder(curriculum.base, prepared.base, run)
+    folder, files = _whole_base(job)
     chat = load_chat_tokenizer(folder)
     to_train = [plan.config for plan in plans if plan.action == "train"]
-    rows = prepare_all(to_train, data, prepared.kernel, chat)
+    rows = prepare_all(to_train, job.data, job.prepared.kernel, chat)
     base = open_base(folder)
     refuse_misfits(base, to_train)
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
     at_once = rows_at_once(base, dtype, to_train, rows)
-    write_run(run, _run_record(curriculum, prepared, dtype))
+    _refuse_small_disk(job, base, dtype)
+    write_run(job.run, _run_record(curriculum, job.prepared, dtype, files))
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
     for number, plan in enumerate(plans):
@@ -138,13 +168,55 @@ def _train_phases(
         if not trusted:
             _restore_fused(plans[number - 1], lineage)
         name = plan.config.name
-        _, delta = run_phase(plan, rows[name], lineage, curriculum.fuse, at_once[name], emit)
+        _, delta = run_phase(
+            plan, rows[name], lineage, curriculum.fuse, at_once[name], emit, interrupts
+        )
         deltas = (*deltas, delta)
         weights, trusted = plan.folder / "fused", True
         if curriculum.fuse.keep != "all":
             _let_go(plans[:number])  # the phase stands; base and adapters can rebuild the others
     if curriculum.fuse.keep == "none":
         _let_go(plans)
+
+
+def _whole_base(job: _Job) -> tuple[Path, dict[str, BaseFile]]:
+    """The base's folder and its files' hashes; they are those that the run began with."""
+    config, identity, run = job.curriculum.base, job.prepared.base, job.run
+    folder = base_folder(config, identity, run)
+    before = read_run(run)
+    known = before.base_files if before and before.base == identity else {}
+    files = hashed_base(folder, known)
+    odd = sorted(n for n in known if n not in files or files[n].sha256 != known[n].sha256)
+    if odd and config.tiny is not None:  # it is what its name says: built again
+        discard(folder)
+        folder = base_folder(config, identity, run)
+        return folder, hashed_base(folder, {})
+    if odd:
+        raise WeightsError(
+            f"{folder}: expected the base that the run began with, but {', '.join(odd)} differ; "
+            "remove that folder from the hub's cache: it is downloaded again"
+        )
+    return folder, files
+
+
+def _refuse_small_disk(job: _Job, base: Base, dtype: str) -> None:
+    from ..weights.base import linear_layers
+    from ..weights.lineage import fused_bytes
+
+    to_train = [plan for plan in job.plans if plan.action == "train"]
+    first = to_train[0].index
+    parent = first > 0 and not (job.plans[first - 1].folder / "fused").exists()
+    phases = [plan.config for plan in to_train]
+    layers = linear_layers(base)
+    adapters = [adapter_bytes(layers, phase.lora) for phase in phases]
+    needed = run_bytes(fused_bytes(base, dtype), adapters, phases, job.curriculum.fuse.keep, parent)
+    there = sum(
+        file.stat().st_size
+        for plan in to_train
+        for file in plan.folder.rglob("*")
+        if file.is_file()
+    )
+    refuse_without_room(job.run, needed - there, "this run")
 
 
 def _restore_fused(plan: PhasePlan, lineage: Lineage) -> None:
@@ -163,18 +235,32 @@ def _record(plan: PhasePlan) -> PhaseRecord:
 
 def _let_go(plans: Sequence[PhasePlan]) -> None:
     for plan in plans:
-        shutil.rmtree(plan.folder / "fused", ignore_errors=True)
+        discard(plan.folder / "fused")
 
 
-def _run_record(curriculum: Curriculum, prepared: Prepared, dtype: str) -> RunRecord:
-    if curriculum.base.path is not None:  # `lem fuse` may be called from another folder
-        base = curriculum.base.model_copy(update={"path": curriculum.base.path.absolute()})
-        curriculum = curriculum.model_copy(update={"base": base})
+def _run_record(
+    curriculum: Curriculum, prepared: Prepared, dtype: str, files: dict[str, BaseFile]
+) -> RunRecord:
     return RunRecord(
         name=curriculum.name,
         base=prepared.base,
-        base_files=prepared.base_files,
+        base_files=files,
         dtype=dtype,
         seed=curriculum.seed,
-        curriculum=curriculum.model_dump(mode="json"),
+        curriculum=_with_absolute_paths(curriculum.model_dump(mode="json")),
     )
+
+
+def _with_absolute_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    """`lem fuse` and `lem verify` may be called from another folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return path and str(Path(path).absolute())
+
+    base = fields["base"] | {"path": absolute(fields["base"]["path"])}
+    kernel = fields["kernel"] and {k: absolute(path) for k, path in fields["kernel"].items()}
+    phases = [
+        {**phase, "data": {k: [absolute(p) for p in paths] for k, paths in phase["data"].items()}}
+        for phase in fields["phases"]
+    ]
+    return {**fields, "base": base, "kernel": kernel, "phases": phases}

@@ -2,32 +2,43 @@
 
 runs/<name>/
   run.json                 what the run starts from
+  lock                     who is writing; the lock itself is the system's
   base-<arch>-<seed>/      the tiny base, where the curriculum asks for one
   NN-<phase>/phase.json    written last; without it the phase did not happen
              trained.json  written before the fuse: a fuse that is refused costs no training
+             checkpoints/  update-NNNNNN/: states to go on from
              adapter/      the phase's LoRA factors, float32, in mlx-lm's format
              metrics.jsonl one line an iteration, one a validation
              fused/        base + Σ deltas, a complete Hugging Face folder
+
+A record holds its own sha256 last, and those of the files that it vouches for. What is being
+written has a name that begins with a dot: a crash may leave that behind, and the next start
+removes it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import RunError, listing
-from ..files import remove, write_atomic
-from ..hashing import sha256_file
-from .records import PhaseRecord, RunRecord, TrainedRecord
+from ..files import clear_leftovers, named, remove, write_atomic
+from ..hashing import sha256_file, sha256_json
+from .records import RECORD_VERSION, CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
+
+RUN_RECORD, PHASE_RECORD, TRAINED_RECORD = "run.json", "phase.json", "trained.json"
+CHECKPOINT_RECORD = "checkpoint.json"
+_PHASE_FOLDERS = "[0-9][0-9]-*"
 
 
 def phase_folder(run: Path, index: int, name: str) -> Path:
@@ -35,34 +46,54 @@ def phase_folder(run: Path, index: int, name: str) -> Path:
     return run / f"{index + 1:02d}-{name}"
 
 
+def checkpoint_folder(folder: Path, update: int) -> Path:
+    """Of a phase's state after `update` updates."""
+    return folder / "checkpoints" / f"update-{update:06d}"
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """A phase's checkpoints, whole or damaged, the oldest first."""
+    return sorted((folder / "checkpoints").glob("update-*"))
+
+
 def read_run(run: Path) -> RunRecord | None:
     """The run's record, or None where there is none yet."""
-    return _read(run / "run.json", RunRecord)
+    return _read(run / RUN_RECORD, RunRecord)
 
 
 def read_phase(folder: Path) -> PhaseRecord | None:
     """A finished phase's record, or None: not begun, or not finished."""
-    return _read(folder / "phase.json", PhaseRecord)
-
-
-def write_run(run: Path, record: RunRecord) -> None:
-    """Write run.json, atomically."""
-    _write(run / "run.json", record)
+    return _read(folder / PHASE_RECORD, PhaseRecord)
 
 
 def read_trained(folder: Path) -> TrainedRecord | None:
     """What a training left that is not fused yet, or None."""
-    return _read(folder / "trained.json", TrainedRecord)
+    return _read(folder / TRAINED_RECORD, TrainedRecord)
+
+
+def read_checkpoint(folder: Path) -> CheckpointRecord | None:
+    """A checkpoint's record, or None where it has none."""
+    return _read(folder / CHECKPOINT_RECORD, CheckpointRecord)
+
+
+def write_run(run: Path, record: RunRecord) -> None:
+    """Write run.json, atomically."""
+    _write(run / RUN_RECORD, record)
 
 
 def write_trained(folder: Path, record: TrainedRecord) -> None:
     """Write trained.json, atomically."""
-    _write(folder / "trained.json", record)
+    _write(folder / TRAINED_RECORD, record)
 
 
 def write_phase(folder: Path, record: PhaseRecord) -> None:
     """Write phase.json, atomically; everything it vouches for is on the disk by now."""
-    _write(folder / "phase.json", record)
+    _write(folder / PHASE_RECORD, record)
+
+
+def write_checkpoint(folder: Path, record: CheckpointRecord) -> None:
+    """Write a checkpoint's record into its folder, which is still partial."""
+    _write(folder / CHECKPOINT_RECORD, record)
 
 
 def begin_phase(folder: Path) -> Path:
@@ -71,9 +102,9 @@ def begin_phase(folder: Path) -> Path:
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("phase.json", "trained.json", "metrics.jsonl"):
+    for name in (PHASE_RECORD, TRAINED_RECORD, "metrics.jsonl"):
         (folder / name).unlink(missing_ok=True)
-    for name in ("adapter", "fused", "fused.partial"):
+    for name in ("checkpoints", "adapter", "fused"):
         remove(folder / name)
     return folder
 
@@ -90,6 +121,11 @@ def changed_files(folder: Path, hashes: dict[str, str]) -> list[str]:
     return found
 
 
+def hashes_of(folder: Path) -> dict[str, str]:
+    """sha256 of a folder's files by name."""
+    return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
 def checked_adapter(folder: Path, record: PhaseRecord) -> Path:
     """The adapter's folder of a finished phase. Raises RunError when it is not as recorded."""
     if changed := changed_files(folder / "adapter", record.adapter):
@@ -100,16 +136,18 @@ def checked_adapter(folder: Path, record: PhaseRecord) -> Path:
 
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process alone.
+    """Hold the run folder for this process alone, and clear away what a crash left in it.
 
-    The lock is the kernel's: it goes when its process does, however that ends.
+    The lock is the kernel's: it goes when its process does, however that ends. A run that fails
+    before its record is written leaves nothing behind.
 
     Raises:
         RunError: another process is training here, or the folder cannot be written.
     """
+    new = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if any(run.iterdir()) and not ((run / "lock").exists() or (run / "run.json").exists()):
+        if any(run.iterdir()) and not ((run / "lock").exists() or (run / RUN_RECORD).exists()):
             raise RunError(
                 f"{run}: expected a run folder, or one that is new or empty; name another"
             )
@@ -117,16 +155,45 @@ def writing(run: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{run}: cannot be written ({error.strerror})") from error
     try:
+        _lock(run, handle)
+        begun = (run / RUN_RECORD).exists()
+        _clear_leftovers(run)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.read(handle, 200).decode(errors="replace") or "another process"
-            raise RunError(f"{run}: {owner} is writing here; wait for it, or use --run") from error
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+            yield
+        finally:
+            if not begun and not (run / RUN_RECORD).exists():
+                _clear_unbegun(run, new)
     finally:
         os.close(handle)
+
+
+def _lock(run: Path, handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(handle, 200).decode(errors="replace") or "another process"
+        raise RunError(f"{run}: {owner} is writing here; wait for it, or use --run") from error
+    except OSError as error:
+        raise RunError(
+            f"{run}: cannot be locked ({error.strerror}); use --run with a folder on a local disk"
+        ) from error
+    with named(run / "lock"):
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _clear_leftovers(run: Path) -> None:
+    for folder in (run, *run.glob(_PHASE_FOLDERS), *run.glob(f"{_PHASE_FOLDERS}/checkpoints")):
+        if folder.is_dir() and not folder.is_symlink():
+            clear_leftovers(folder)
+
+
+def _clear_unbegun(run: Path, new: bool) -> None:
+    """Only what `writing` and `base_folder` make before the record: the lock and a tiny base."""
+    for path in (*run.glob("base-*"), run / "lock"):
+        remove(path)
+    if new and not any(run.iterdir()):
+        run.rmdir()
 
 
 def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
@@ -136,16 +203,54 @@ def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
         return None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    advice = "use another --run, or remove the folder"
     try:
-        return kind.model_validate_json(data)
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise RunError(f"{path}: expected a record of lem, got {_beginning(data)}; {advice}")
+    version = fields.get("record_version")
+    if version != RECORD_VERSION:
+        newer = isinstance(version, int) and version > RECORD_VERSION
+        hint = "it was written by a newer lem: update this one" if newer else advice
+        raise RunError(
+            f"{path}: expected record_version {RECORD_VERSION}, got {json.dumps(version)}; {hint}"
+        )
+    sha256 = fields.pop("sha256", None)
+    if sha256 != _sha256(fields):
+        raise RunError(
+            f"{path}: expected the record as it was written; it was edited or damaged since: its "
+            f"sha256 differs. Put it back, or {advice}"
+        )
+    try:
+        return kind.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RunError(
-            f"{path}: expected a record of this version of lem; {where}: {first['msg']}. It was "
-            "written by another version or edited; use another --run, or remove the folder"
+            f"{path}: expected a record of this version of lem; {where}: {first['msg']}; {advice}"
         ) from error
 
 
+def _beginning(data: bytes) -> str:
+    text = data[:30].decode(errors="replace")
+    return f"{text!a}" + ("…" if len(data) > 30 else "") if data else "an empty file"
+
+
 def _write(path: Path, record: BaseModel) -> None:
-    write_atomic(path, (record.model_dump_json(indent=2) + "\n").encode())
+    write_atomic(path, record_bytes(record))
+
+
+def record_bytes(record: BaseModel) -> bytes:
+    """A record as it stands on disk, its own sha256 last."""
+    fields = record.model_dump(mode="json")
+    fields["sha256"] = _sha256(fields)
+    return (json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sha256(fields: dict[str, Any]) -> str:
+    try:
+        return sha256_json(fields)
+    except ValueError:  # NaN, or a character that no text can hold: nothing we write has them
+        return ""

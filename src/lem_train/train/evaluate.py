@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,14 +17,20 @@ _POSITIONS_A_ROW = 32
 
 
 def evaluate(
-    model: nn.Module, forward: Forward, examples: Sequence[Example], batch_size: int
+    model: nn.Module,
+    forward: Forward,
+    examples: Sequence[Example],
+    batch_size: int,
+    check: Callable[[], None] = lambda: None,
 ) -> float:
-    """Mean negative log-likelihood (nats) of a supervised token over all of `examples`."""
+    """Mean negative log-likelihood (nats) of a supervised token over all of `examples`. `check` is
+    called before every batch; what it raises ends the pass."""
     was_training = model.training
     model.eval()
     total, supervised = 0.0, 0
     remembered = _remembered(forward, examples)
     for rows in evaluation_order([len(example) for example in examples], batch_size):
+        check()
         batch = collate([examples[row] for row in rows])
         loss = loss_sum(forward, batch, remembered)
         mx.eval(loss)

@@ -1,14 +1,16 @@
 """The training loop: rows in, metrics out, and a model whose adapters have learned.
 
 Exactness: with dropout 0 the losses are those of the plain full-row computation; with the same
-seed, phase and machine every run gives the same bits, whatever is evaluated or shown meanwhile.
+seed, phase and machine every run gives the same bits, whatever is evaluated or shown meanwhile, and
+however often it was broken off between two updates: the adapters, the optimizer's state and the
+number of updates done are all there is (see `checkpoint`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -24,14 +26,18 @@ from .evaluate import evaluate
 from .gradients import summed_gradients
 from .lora import set_dropout_keys
 from .loss import Forward, choose_forward
-from .metrics import TrainMetrics, ValMetrics
-from .optim import build_optimizer, global_norm, learning_rate, scaled
+from .metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics, updates_done
+from .optim import global_norm, learning_rate, scaled, start_optimizer
 from .prefix import LEAST_PREFIX, shared_prefix_length
 
 
-def count_updates(phase: PhaseConfig) -> int:
-    """Optimizer updates of a phase: a shorter last window still counts."""
-    return math.ceil(phase.iterations / phase.batch.grad_accumulation_steps)
+def validation_due(phase: PhaseConfig, update: int) -> bool:
+    """Whether the validation set is gone through after `update` updates. A validation belongs to
+    weights, so a multiple of `evaluate_every` waits for the update it falls into."""
+    window = phase.batch.grad_accumulation_steps
+    before, after = (min(u * window, phase.iterations) for u in (update - 1, update))
+    every = phase.evaluate_every
+    return update in (0, phase.updates) or after // every > before // every
 
 
 def shared_prefix(
@@ -67,15 +73,26 @@ def train(
     phase: PhaseConfig,
     seed: int,
     rows_at_once: int | None = None,
-) -> Iterator[TrainMetrics | ValMetrics]:
+    optimizer: optim.Optimizer | None = None,
+    done: Sequence[Metrics] = (),
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Metrics]:
     """Train the model's adapters (see `add_adapters`) as `phase` says, in place.
 
     At most `rows_at_once` rows of a micro-batch are in memory together, by default all; what is
     learned does not depend on it, up to rounding and which dropout masks are drawn.
 
+    Training that was broken off goes on where `done`, all that it reported, ends; the adapters and
+    the `optimizer` (by default a new one) are then as they were there. Whenever the iterator rests
+    on an update's last metrics, or raises from a validation, adapters and optimizer are those of
+    that update.
+
     Yields a TrainMetrics per iteration, an update's together once it is done, and a ValMetrics
     before the first, after the update that reaches a multiple of `evaluate_every`, and after the
-    last.
+    last; under `on_nonfinite: skip` a SkippedUpdate for each update that was left out.
+
+    Args:
+        check: called between two batches of a validation, where nothing is lost; may raise.
 
     Raises:
         TrainingError: a loss or gradient that is not finite. The adapters are then those of the
@@ -96,15 +113,15 @@ def train(
         ]
 
     iterations = [pieces(rows) for rows in order]
-    optimizer = build_optimizer(phase.optimizer)
-    optimizer.init(model.trainable_parameters())
+    optimizer = optimizer or start_optimizer(phase.optimizer, model)
     window = phase.batch.grad_accumulation_steps
-    updates = count_updates(phase)
+    updates = phase.updates
+    skipped = sum(isinstance(metrics, SkippedUpdate) for metrics in done)
     mx.reset_peak_memory()
 
     def validate(iteration: int) -> ValMetrics:
         start = time.perf_counter()
-        val_loss = evaluate(model, forward, validation, at_once)
+        val_loss = evaluate(model, forward, validation, at_once, check)
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"iteration {iteration}: expected a finite validation loss, got {val_loss}; "
@@ -112,11 +129,14 @@ def train(
             )
         return ValMetrics(iteration, val_loss, time.perf_counter() - start)
 
-    yield validate(0)
+    finished = max((updates_done(metrics) or 0 for metrics in done), default=0)
+    validated = bool(done) and isinstance(done[-1], ValMetrics)
+    if validation_due(phase, finished) and not validated:
+        yield validate(done[-1].iteration if done else 0)
     model.train()
     with gradient_checkpointing(model, phase.gradient_checkpointing):
-        for first in range(0, len(iterations), window):
-            update = first // window
+        for update in range(finished, updates):
+            first = update * window
             rate = learning_rate(phase.optimizer, update, updates)
             in_window = [
                 (iteration, piece, batch)
@@ -137,33 +157,36 @@ def train(
             norm = global_norm(total)
             mx.eval(losses, total, norm)
             values = [loss.item() for loss in losses]
-            _refuse_nonfinite(values, norm.item(), in_window, rate)
-            grad_norm = norm.item() / supervised
-            _update(model, optimizer, total, supervised, grad_norm, rate, phase)
             last = in_window[-1][0]
-            seconds = (time.perf_counter() - start) / (last - first)
-            for iteration in range(first + 1, last + 1):
-                own = [
-                    (b, v) for (i, _, b), v in zip(in_window, values, strict=True) if i == iteration
-                ]
-                count = sum(batch.supervised for batch, _ in own)
-                done = iteration == last
-                yield TrainMetrics(
-                    iteration=iteration,
-                    loss=sum(value for _, value in own) / max(1, count),
-                    tokens=_tokens(training, order[iteration - 1]),
-                    supervised=count,
-                    seconds=seconds,
-                    peak_memory=mx.get_peak_memory(),
-                    update=update + 1 if done else None,
-                    learning_rate=rate if done else None,
-                    grad_norm=grad_norm if done else None,
-                )
-            # A validation belongs to weights, so it waits for the update it falls into.
-            if (
-                last // phase.evaluate_every > first // phase.evaluate_every
-                or update == updates - 1
-            ):
+            if wrong := _nonfinite(values, norm.item(), in_window):
+                skipped += 1
+                _refuse_nonfinite(wrong, last, update + 1, rate, phase, skipped)
+                seconds = time.perf_counter() - start
+                yield SkippedUpdate(last, update + 1, rate, wrong, seconds)
+            else:
+                grad_norm = norm.item() / supervised
+                _update(model, optimizer, total, supervised, grad_norm, rate, phase)
+                seconds = (time.perf_counter() - start) / (last - first)
+                for iteration in range(first + 1, last + 1):
+                    own = [
+                        (b, v)
+                        for (i, _, b), v in zip(in_window, values, strict=True)
+                        if i == iteration
+                    ]
+                    count = sum(batch.supervised for batch, _ in own)
+                    at_end = iteration == last
+                    yield TrainMetrics(
+                        iteration=iteration,
+                        loss=sum(value for _, value in own) / max(1, count),
+                        tokens=_tokens(training, order[iteration - 1]),
+                        supervised=count,
+                        seconds=seconds,
+                        peak_memory=mx.get_peak_memory(),
+                        update=update + 1 if at_end else None,
+                        learning_rate=rate if at_end else None,
+                        grad_norm=grad_norm if at_end else None,
+                    )
+            if validation_due(phase, update + 1):
                 yield validate(last)
                 model.train()
 
@@ -186,24 +209,39 @@ def _update(
     mx.eval(model.trainable_parameters(), optimizer.state)
 
 
-def _refuse_nonfinite(
-    losses: Sequence[float],
-    norm: float,
-    in_window: Sequence[tuple[int, int, Batch]],
-    rate: float,
-) -> None:
-    """Raise for the first batch whose loss is not finite; for the gradient, at the last."""
+def _nonfinite(
+    losses: Sequence[float], norm: float, in_window: Sequence[tuple[int, int, Batch]]
+) -> str:
+    """What is not finite, and in which rows: those of the first batch with such a loss, or of the
+    whole window where it is the gradient; empty where all is well."""
     wrong = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
     if not wrong and math.isfinite(norm):
-        return
+        return ""
     what = f"loss {losses[wrong[0]]}" if wrong else f"gradient norm {norm}"
     blamed = [in_window[wrong[0]]] if wrong else in_window
-    rows = [row for _, _, batch in blamed for row in batch.row_ids]
-    raise TrainingError(
-        f"iteration {blamed[-1][0]}: expected a finite loss and gradient, got {what} at learning "
-        f"rate {rate:g}, in rows {', '.join(rows)}; look at these rows, lower "
-        "optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+    rows = dict.fromkeys(row for _, _, batch in blamed for row in batch.row_ids)
+    return f"{what} in rows {', '.join(rows)}"
+
+
+def _refuse_nonfinite(
+    wrong: str, iteration: int, update: int, rate: float, phase: PhaseConfig, skipped: int
+) -> None:
+    """Raise TrainingError unless the phase may skip this update too."""
+    where = (
+        f"iteration {iteration} (update {update}): expected a finite loss and gradient, got "
+        f"{wrong}, at learning rate {rate:g}"
     )
+    lower = "lower optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+    if phase.on_nonfinite == "stop":
+        raise TrainingError(
+            f"{where}; look at these rows, {lower}, or leave such updates out with "
+            "on_nonfinite: skip: that goes on from the last checkpoint"
+        )
+    if skipped > phase.max_skipped_updates:
+        raise TrainingError(
+            f"{where}; {phase.max_skipped_updates} updates were skipped already "
+            f"(max_skipped_updates); look at these rows, or {lower}"
+        )
 
 
 def _tokens(examples: Sequence[Example], rows: Sequence[int]) -> int:

@@ -8,9 +8,8 @@ recomputing repeats it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,10 @@ from mlx_lm.tuner.lora import LoRALinear
 from ..curriculum.schema import LoraConfig
 from ..errors import WeightsError
 from ..hashing import derive_seed
+from ..weights.folder import write_json
+from ..weights.io import write_arrays
+
+ADAPTER_FILE = "adapters.safetensors"
 
 
 class KeyedDropout(nn.Module):
@@ -112,9 +115,8 @@ def adapter_weights(model: nn.Module) -> dict[str, mx.array]:
 def save_adapter(model: nn.Module, adapters: Adapters, folder: Path) -> None:
     """Write the adapter in mlx-lm's own format: what `mlx_lm.generate --adapter-path` loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    mx.save_safetensors(str(folder / "adapters.safetensors"), adapter_weights(model))
-    text = json.dumps(_mlx_lm_config(adapters), indent=2) + "\n"
-    (folder / "adapter_config.json").write_text(text)
+    write_arrays(folder / ADAPTER_FILE, adapter_weights(model))
+    write_json(folder / "adapter_config.json", _mlx_lm_config(adapters))
 
 
 def _mlx_lm_config(adapters: Adapters) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _adapter(linear: nn.Module, config: LoraConfig) -> LoRALinear:
     return adapter
 
 
-def misfits(config: LoraConfig, layers: Sequence[frozenset[str]]) -> list[str]:
+def misfits(config: LoraConfig, layers: Sequence[Collection[str]]) -> list[str]:
     """What in `config` no model with these linear modules (by layer) can take, in words."""
     if config.layers != "all" and config.layers > len(layers):
         return [

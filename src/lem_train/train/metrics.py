@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,43 @@ class ValMetrics:
     iteration: int
     val_loss: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class SkippedUpdate:
+    """An update that was left out because a loss or gradient was not finite; it stands in for its
+    window's iterations, of which `iteration` is the last."""
+
+    iteration: int
+    update: int
+    learning_rate: float
+    skipped: str  # what was not finite, and in which rows
+    seconds: float
+
+
+Metrics = TrainMetrics | ValMetrics | SkippedUpdate
+
+
+def updates_done(metrics: Metrics) -> int | None:
+    """How many updates are done once `metrics` is reported; None in the middle of a window, and
+    for a validation, which comes after its update."""
+    return None if isinstance(metrics, ValMetrics) else metrics.update
+
+
+def to_jsonl(metrics: Iterable[Metrics]) -> str:
+    """A line for each; what is None is left out."""
+    rows = ({k: v for k, v in asdict(m).items() if v is not None} for m in metrics)
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def from_jsonl(text: str) -> Sequence[Metrics]:
+    """What `to_jsonl` wrote. Raises ValueError or TypeError for anything else."""
+    return [_metrics(json.loads(line)) for line in text.splitlines()]
+
+
+def _metrics(row: dict[str, object]) -> Metrics:
+    if "val_loss" in row:
+        return ValMetrics(**row)  # type: ignore[arg-type]
+    if "skipped" in row:
+        return SkippedUpdate(**row)  # type: ignore[arg-type]
+    return TrainMetrics(**row)  # type: ignore[arg-type]

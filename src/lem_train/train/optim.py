@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
@@ -34,6 +35,13 @@ _BUILDERS: dict[str, Callable[[OptimizerConfig], optim.Optimizer]] = {
 def build_optimizer(config: OptimizerConfig) -> optim.Optimizer:
     """The optimizer that `config` names; its learning rate is set before every update."""
     return _BUILDERS[config.name](config)
+
+
+def start_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
+    """A new optimizer with the state of the first update, for the model's trainable parameters."""
+    optimizer = build_optimizer(config)
+    optimizer.init(model.trainable_parameters())
+    return optimizer
 
 
 def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:

@@ -93,14 +93,16 @@ def open_base(folder: Path) -> Base:
     return Base(folder, specs, modules, quantized, companions, unused)
 
 
-def linear_layers(base: Base) -> list[frozenset[str]]:
-    """Names of the linear modules of each transformer layer, as an adapter's keys name them."""
-    layers: dict[int, set[str]] = {}
+def linear_layers(base: Base) -> list[dict[str, tuple[int, int]]]:
+    """The linear modules of each transformer layer, (out, in) by the name that an adapter's keys
+    give them."""
+    layers: dict[int, dict[str, tuple[int, int]]] = {}
     for spec in base.specs:
         found = _IN_LAYER.search(base.modules.get(spec.name, ""))
         if found and len(spec.shape) == 2:
-            layers.setdefault(int(found[1]), set()).add(found[2])
-    return [frozenset(names) for _, names in sorted(layers.items())]
+            out, into = base.shape(spec)
+            layers.setdefault(int(found[1]), {})[found[2]] = (out, into)
+    return [modules for _, modules in sorted(layers.items())]
 
 
 def base_tensors(base: Base) -> dict[str, mx.array]:

@@ -6,7 +6,6 @@ Nothing here needs MLX; sizes and shapes come from the safetensors headers.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError
+from ..files import write
 
 Config = dict[str, Any]
 
@@ -165,9 +165,9 @@ def copy_companions(source: Path, target: Path) -> None:
     generation and processor configs."""
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix in _COPIED_SUFFIXES and file.name not in _NOT_COPIED:
-            shutil.copyfile(file, target / file.name)
+            write(target / file.name, file.read_bytes())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

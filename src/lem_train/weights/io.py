@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mlx_lm.utils import load_model as mlx_lm_load_model
 from ..data.conversation import Message
 from ..data.tokenize import ChatTokenizer, Span, TemplateError
 from ..errors import WeightsError
+from ..files import named
 from .folder import read_config
 
 DTYPES = {
@@ -181,12 +182,18 @@ def write_safetensors(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with named(path), path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for (name, dtype, shape), tensor in zip(specs, tensors, strict=True):
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise ValueError(f"{name}: announced {dtype} {shape}, got {tensor.dtype}")
             file.write(_raw(tensor))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, mx.array]) -> None:
+    """Write arrays that are in memory anyway, in their order."""
+    specs = [(name, array.dtype, tuple(array.shape)) for name, array in arrays.items()]
+    write_safetensors(path, specs, arrays.values())
 
 
 def _raw(tensor: mx.array) -> memoryview:

@@ -107,14 +107,21 @@ def write_fused(
         announced = [(s.name, _dtype(base, s, DTYPES[dtype]), base.shape(s)) for s in shard]
         write_safetensors(out / name, announced, (next(tensors) for _ in shard))
         weight_map |= {spec.name: name for spec in shard}
-    total_size = sum(_nbytes(base, spec, DTYPES[dtype]) for spec in base.specs)
     write_json(
         out / "model.safetensors.index.json",
-        {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))},
+        {
+            "metadata": {"total_size": fused_bytes(base, dtype)},
+            "weight_map": dict(sorted(weight_map.items())),
+        },
     )
     write_json(out / "config.json", _fused_config(base.folder, dtype))
     copy_companions(base.folder, out)
     return survivals
+
+
+def fused_bytes(base: Base, dtype: str) -> int:
+    """Size of the weights that `write_fused` writes."""
+    return sum(_nbytes(base, spec, DTYPES[dtype]) for spec in base.specs)
 
 
 def measure_fused(base: Base, deltas: Sequence[Delta], dtype: str, seed: int) -> list[Survival]:

@@ -1,0 +1,195 @@
+"""A phase while it is trained: what it has reported, and its checkpoints on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import mlx.nn as nn
+
+from ..curriculum.schema import CheckpointConfig
+from ..errors import RunError, TrainingError
+from ..files import discard, move_folder, named, partial_folder, write_atomic
+from ..train.checkpoint import METRICS_FILE, read_state, state_bytes, write_state
+from ..train.loop import validation_due
+from ..train.lora import Adapters
+from ..train.metrics import Metrics, ValMetrics, to_jsonl, updates_done
+from ..train.optim import start_optimizer
+from .events import OnEvent, Resumed, Saved, Stage
+from .plan import PhasePlan
+from .records import CheckpointRecord
+from .space import refuse_without_room
+from .store import (
+    begin_phase,
+    changed_files,
+    checkpoint_folder,
+    checkpoint_folders,
+    hashes_of,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+class Session:
+    """The one owner of a phase's training state, from its beginning or its last whole checkpoint.
+
+    `seen`: all metrics of the phase, earlier sessions included; `optimizer`: in the state after
+    the last of them.
+    """
+
+    def __init__(
+        self, model: nn.Module, adapters: Adapters, plan: PhasePlan, emit: OnEvent
+    ) -> None:
+        self._model, self._adapters, self._plan, self._emit = model, adapters, plan, emit
+        self.seen: list[Metrics] = []
+        record, damaged = latest(plan.folder, plan.fingerprint)
+        for text in damaged:
+            emit(Stage(plan.config.name, f"left out: {text}"))
+        if record is None:
+            begin_phase(plan.folder)
+            self.optimizer = start_optimizer(plan.config.optimizer, model)
+        else:
+            folder = checkpoint_folder(plan.folder, record.update)
+            self.optimizer, done = read_state(folder, model, plan.config.optimizer)
+            self.seen += done
+            emit(Resumed(plan.config.name, record.update, record.iteration, tuple(done)))
+        write_atomic(plan.folder / METRICS_FILE, to_jsonl(self.seen).encode())
+        self._started = time.perf_counter() - (record.seconds if record else 0)
+        self._saved_update, self._saved_at = record.update if record else 0, time.monotonic()
+        self._saved = self.seen[-1] if self.seen else None
+        self._best = min(self._val_losses(), default=math.inf)
+
+    @property
+    def update(self) -> int:
+        """Updates done."""
+        return max((updates_done(metrics) or 0 for metrics in self.seen), default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the phase, earlier sessions included."""
+        return time.perf_counter() - self._started
+
+    @property
+    def between_updates(self) -> bool:
+        """Whether the state is whole: no metrics of an update are still to come."""
+        last = self.seen[-1]
+        return isinstance(last, ValMetrics) or updates_done(last) is not None
+
+    def report(self, metrics: Metrics) -> None:
+        """Take note of metrics, and write them to the phase's metrics.jsonl."""
+        self.seen.append(metrics)
+        file = self._plan.folder / METRICS_FILE
+        with named(file), file.open("a") as lines:
+            lines.write(to_jsonl([metrics]))
+
+    def save_if_due(self) -> None:
+        """Save if a checkpoint is due after the last metrics."""
+        config, last = self._plan.config.checkpoint, self.seen[-1]
+        update, updates = self.update, self._plan.config.updates
+        better = False
+        if isinstance(last, ValMetrics):
+            better, self._best = last.val_loss < self._best, min(last.val_loss, self._best)
+        elif not self.between_updates or validation_due(self._plan.config, update):
+            return  # in the middle of a window, or soon to be saved with its validation
+        if update not in (0, updates) and (  # the last one's adapter is written next
+            better
+            or update - self._saved_update >= config.every_updates
+            or time.monotonic() - self._saved_at >= 60 * config.every_minutes
+        ):
+            self.save()
+
+    def save(self) -> None:
+        """Save the state after the last update, unless it is saved or there was none; and let go
+        of checkpoints that need not stay.
+
+        Raises:
+            TrainingError: adapters or optimizer are not finite.
+            RunError: there is no room for it on the disk.
+        """
+        folder, update = self._plan.folder, self.update
+        last = self.seen[-1] if self.seen else None
+        if last is None or update == 0 or last == self._saved:
+            return
+        refuse_without_room(folder, state_bytes(self._model, self.optimizer), "the next checkpoint")
+        target = checkpoint_folder(folder, update)
+        target.parent.mkdir(exist_ok=True)
+        partial = partial_folder(target)
+        write_state(partial, self._model, self._adapters, self.optimizer, self.seen)
+        record = CheckpointRecord(
+            fingerprint=self._plan.fingerprint,
+            update=update,
+            iteration=last.iteration,
+            val_loss=last.val_loss if isinstance(last, ValMetrics) else None,
+            seconds=self.seconds,
+            files=hashes_of(partial),
+        )
+        write_checkpoint(partial, record)
+        move_folder(partial, target)
+        self._saved_update, self._saved_at, self._saved = update, time.monotonic(), last
+        _let_go(folder, self._plan.config.checkpoint)
+        self._emit(Saved(self._plan.config.name, update, last.iteration))
+
+    def save_before_stopping(self) -> str:
+        """Save what is worth it, and say where the phase stands."""
+        updates = self._plan.config.updates
+        with suppress(TrainingError):  # not worth it: the checkpoint before it stands
+            self.save()
+        if self._saved_update == 0:
+            return "before the first update that could be saved"
+        return f"after update {self._saved_update} of {updates}, which is saved"
+
+    def _val_losses(self) -> list[float]:
+        return [m.val_loss for m in self.seen if isinstance(m, ValMetrics)]
+
+
+def latest(folder: Path, fingerprint: str) -> tuple[CheckpointRecord | None, list[str]]:
+    """The newest whole checkpoint of a phase with this fingerprint, and what is wrong with newer
+    ones."""
+    damaged: list[str] = []
+    for checkpoint in reversed(checkpoint_folders(folder)):
+        try:
+            record = read_checkpoint(checkpoint)
+        except RunError as error:
+            damaged.append(str(error))
+            continue
+        if record is None:
+            damaged.append(f"{checkpoint}: has no record")
+        elif changed := changed_files(checkpoint, record.files):
+            damaged += changed
+        elif record.fingerprint == fingerprint:
+            return record, damaged
+    return None, damaged
+
+
+def keep_better(folder: Path, val_loss: float) -> None:
+    """Of a finished phase only the checkpoint with the lowest validation loss stays, and only if
+    that is lower than `val_loss`, where the phase ended."""
+    better = {path: loss for path, loss in _val_losses(folder).items() if loss < val_loss}
+    best = min(better, key=lambda path: better[path]) if better else None
+    for checkpoint in checkpoint_folders(folder):
+        if checkpoint != best:
+            discard(checkpoint)
+    if best is None:
+        discard(folder / "checkpoints")
+
+
+def _let_go(folder: Path, config: CheckpointConfig) -> None:
+    folders, losses = checkpoint_folders(folder), _val_losses(folder)
+    best = min(losses, key=lambda path: losses[path]) if losses else None
+    for checkpoint in folders[: -config.keep]:
+        if checkpoint != best:
+            discard(checkpoint)
+
+
+def _val_losses(folder: Path) -> dict[Path, float]:
+    losses = {}
+    for checkpoint in checkpoint_folders(folder):
+        try:
+            record = read_checkpoint(checkpoint)
+        except RunError:  # damaged: neither the best nor one to go on from
+            continue
+        if record is not None and record.val_loss is not None:
+            losses[checkpoint] = record.val_loss
+    return losses

@@ -1,0 +1,73 @@
+"""Room on the disk: what a run needs, asked for before it starts and before each large write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..curriculum.schema import Keep, LoraConfig, PhaseConfig
+from ..errors import RunError
+from ..files import free_bytes, is_full
+
+_STATE = 3  # an adapter and the two moments of Adam, the most of any optimizer here
+_SMALL = 1 << 20  # records, metrics, tokenizer and config of a phase
+_FLOAT32 = 4
+
+
+def run_bytes(
+    fused: int, adapters: Sequence[int], phases: Sequence[PhaseConfig], keep: Keep, parent: bool
+) -> int:
+    """What training `phases` adds to the disk at its fullest.
+
+    Args:
+        fused: bytes of a phase's fused weights.
+        adapters: bytes of each phase's adapter.
+        parent: whether the weights that the first of them builds on have to be written first.
+    """
+    # While a phase is fused, its own weights and its parent's are both there.
+    folders = len(phases) if keep == "all" else min(2, len(phases))
+    # The best checkpoint, and the one that is being written, are beside the last ones.
+    states = [(p.checkpoint.keep + 2) * _STATE * a for p, a in zip(phases, adapters, strict=True)]
+    room = (folders + parent) * fused + sum(adapters) + max(states)
+    return room + len(phases) * _SMALL
+
+
+def adapter_bytes(layers: Sequence[Mapping[str, tuple[int, int]]], lora: LoraConfig) -> int:
+    """Of a float32 adapter on a base with these linear modules, (out, in) by layer and name."""
+    chosen = layers if lora.layers == "all" else layers[-lora.layers :]
+    return sum(
+        _FLOAT32 * lora.rank * (out + into)
+        for modules in chosen
+        for name, (out, into) in modules.items()
+        if lora.keys is None or name in lora.keys
+    )
+
+
+def refuse_without_room(folder: Path, needed: int, what: str) -> None:
+    """Raise RunError where the disk of `folder` has less than `needed` bytes left for `what`."""
+    free = free_bytes(folder)
+    if free < needed:
+        raise RunError(
+            f"{folder}: expected {_size(needed)} of free disk space for {what}, found "
+            f"{_size(free)}; make room, or name a folder on another disk with --run. The same "
+            "command then goes on"
+        )
+
+
+def disk_error(run: Path, error: OSError) -> RunError:
+    """What to tell of a write that failed."""
+    name = error.filename2 or error.filename or run
+    if is_full(error):
+        return RunError(
+            f"{name}: expected room to write it, found the disk or its quota full "
+            f"({error.strerror}; {_size(free_bytes(run))} free); make room, and the same command "
+            "goes on from the last checkpoint"
+        )
+    return RunError(
+        f"{name}: cannot be written or read ({error.strerror}); once that is mended, the same "
+        "command goes on from the last checkpoint"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,413 @@
+"""A run that was broken off goes on, and ends with the bits it would have had."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import pytest
+
+from lem_train.errors import Interrupted, RunError, TrainingError
+from lem_train.run.events import Event, PhaseFinished, Resumed, Saved, Skipped, Stage, Trained
+from lem_train.run.interrupt import Interrupts
+from lem_train.run.runner import train_curriculum
+from lem_train.run.store import checkpoint_folders, read_checkpoint
+from lem_train.train import loop
+
+if TYPE_CHECKING:
+    from conftest import Pico
+
+OFTEN = ("defaults.checkpoint.every_updates=1", "phases.ethics.iterations=7")
+SCHEDULED = (
+    "defaults.lora.dropout=0.2",
+    "defaults.batch.grad_accumulation_steps=2",
+    "defaults.optimizer.schedule=cosine",
+    "defaults.optimizer.warmup_updates=2",
+)
+
+
+class Power(BaseException):
+    """It is cut."""
+
+
+def cut(when: Callable[[Event], bool]) -> Callable[[Event], None]:
+    """An observer that ends everything at the first event of a kind."""
+
+    def on(event: Event) -> None:
+        if when(event):
+            raise Power
+
+    return on
+
+
+def after_update(update: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Trained) and event.metrics.update == update
+
+
+def only(events: list[Event], kind: type[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adafactor", "muon"])
+def test_every_optimizer_goes_on_with_the_same_bits(pico: Pico, tmp_path: Path, name: str) -> None:
+    settings = (*OFTEN, *SCHEDULED, f"defaults.optimizer.name={name}")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    pico.train(whole, *settings, until="ethics")
+    with pytest.raises(Power):
+        pico.train(broken, *settings, until="ethics", on=cut(after_update(3)))
+    events = pico.train(broken, *settings, until="ethics")
+    (resumed,) = only(events, Resumed)
+    assert isinstance(resumed, Resumed) and resumed.update == 2
+    assert pico.bits(broken) == pico.bits(whole)
+    ours, theirs = pico.records(broken)[0], pico.records(whole)[0]
+    assert ours.losses == theirs.losses
+    assert ours.receipt == theirs.receipt
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_every_schedule_goes_on_from_every_update(
+    pico: Pico, tmp_path: Path, schedule: str, checkpointing: str
+) -> None:
+    settings = (
+        *OFTEN,
+        *SCHEDULED,
+        f"defaults.optimizer.schedule={schedule}",
+        f"defaults.gradient_checkpointing={checkpointing}",
+    )
+    pico.train(tmp_path / "whole", *settings, until="ethics")
+    for update in (2, 3, 4):  # each start dies one update later
+        with pytest.raises(Power):
+            pico.train(tmp_path / "run", *settings, until="ethics", on=cut(after_update(update)))
+    pico.train(tmp_path / "run", *settings, until="ethics")
+    assert pico.bits(tmp_path / "run") == pico.bits(tmp_path / "whole")
+
+
+def stage(what: str) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Stage) and event.what == what
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        stage("loading"),
+        lambda event: isinstance(event, Saved),
+        stage("fusing"),
+        stage("verifying"),
+        lambda event: isinstance(event, PhaseFinished),
+        lambda event: isinstance(event, Stage) and event.phase == "zen",
+    ],
+    ids=["loading", "saving", "fusing", "verifying", "recorded", "between phases"],
+)
+def test_a_cut_anywhere_changes_no_bit(
+    pico: Pico, finished: Path, tmp_path: Path, when: Callable[[Event], bool]
+) -> None:
+    run = tmp_path / "run"
+    often = "defaults.checkpoint.every_updates=1"
+    with pytest.raises(Power):
+        pico.train(run, often, on=cut(when))
+    pico.train(run, often)
+    assert pico.bits(run) == pico.bits(finished)
+    assert not list(run.rglob(".*"))
+
+
+def metrics_lines(run: Path) -> list[tuple[str, int]]:
+    lines = (run / "01-ethics" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [("val_loss" if "val_loss" in row else "loss", row["iteration"]) for row in rows]
+
+
+def test_metrics_have_no_gap_and_no_line_twice(pico: Pico, tmp_path: Path) -> None:
+    settings = ("defaults.checkpoint.every_updates=2", OFTEN[1])
+    pico.train(tmp_path / "whole", *settings, until="ethics")
+    with pytest.raises(Power):
+        pico.train(tmp_path / "run", *settings, until="ethics", on=cut(after_update(6)))
+    pico.train(tmp_path / "run", *settings, until="ethics")
+    assert metrics_lines(tmp_path / "run") == metrics_lines(tmp_path / "whole")
+
+
+def test_the_plan_says_where_a_phase_goes_on(pico: Pico, tmp_path: Path) -> None:
+    with pytest.raises(Power):
+        pico.train(tmp_path / "run", *OFTEN, until="ethics", on=cut(after_update(4)))
+    assert pico.plan(tmp_path / "run", *OFTEN)[0].reason == "goes on after update 3 of 7"
+
+
+def test_another_setting_begins_anew(pico: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Power):
+        pico.train(run, *OFTEN, until="ethics", on=cut(after_update(4)))
+    events = pico.train(run, OFTEN[1], "defaults.lora.scale=10.0", until="ethics")
+    assert not only(events, Resumed)
+    assert not checkpoint_folders(run / "01-ethics")
+
+
+# -- which checkpoints are written, and which stay ---------------------------------------------
+
+
+def updates(run: Path) -> list[int]:
+    found = []
+    for folder in checkpoint_folders(run / "01-ethics"):
+        record = read_checkpoint(folder)
+        assert record is not None
+        found.append(record.update)
+    return found
+
+
+def broken_at(pico: Pico, run: Path, update: int, *settings: str) -> list[int]:
+    with pytest.raises(Power):
+        pico.train(run, *settings, until="ethics", on=cut(after_update(update)))
+    return updates(run)
+
+
+LONG = ("phases.ethics.iterations=12", "defaults.optimizer.learning_rate=1e-5")
+
+
+def test_the_last_ones_stay(pico: Pico, tmp_path: Path) -> None:
+    often = (*LONG, "defaults.checkpoint.every_updates=2")
+    assert broken_at(pico, tmp_path / "a", 9, *often) == [6, 8]
+    assert broken_at(pico, tmp_path / "b", 9, *often, "defaults.checkpoint.keep=1") == [8]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the validation losses what a test needs, in their order."""
+
+    def judge(*losses: float) -> None:
+        left = list(losses)
+        monkeypatch.setattr(loop, "evaluate", lambda *args: left.pop(0))
+
+    return judge
+
+
+def test_the_best_by_validation_stays_beside_them(
+    pico: Pico, tmp_path: Path, judged: Callable[..., None]
+) -> None:
+    judged(9, 4, 3, 5, 6, 7, 8, 8, 8, 8)
+    often = ("defaults.evaluate_every=1", "defaults.checkpoint.every_updates=1")
+    run = tmp_path / "run"
+    assert broken_at(pico, run, 8, *LONG, *often, "defaults.checkpoint.keep=1") == [2, 7]
+
+
+def test_a_better_validation_is_saved_whenever_it_comes(pico: Pico, tmp_path: Path) -> None:
+    falling = ("phases.ethics.iterations=12", "phases.ethics.evaluate_every=3")
+    assert broken_at(pico, tmp_path / "run", 5, *falling) == [3]
+
+
+def test_time_makes_a_checkpoint_due_as_well(pico: Pico, tmp_path: Path) -> None:
+    soon = "defaults.checkpoint.every_minutes=1e-9"
+    assert broken_at(pico, tmp_path / "run", 4, *LONG, soon) == [2, 3]
+
+
+def test_a_finished_phase_keeps_only_a_checkpoint_better_than_its_end(
+    pico: Pico, tmp_path: Path, judged: Callable[..., None]
+) -> None:
+    settings = ("defaults.checkpoint.every_updates=1", "defaults.evaluate_every=1")
+    judged(9, 4, 3, 2, 1)
+    pico.train(tmp_path / "falling", *settings, until="ethics")
+    assert not (tmp_path / "falling" / "01-ethics" / "checkpoints").exists()
+    judged(9, 4, 3, 5, 6)
+    pico.train(tmp_path / "rising", *settings, until="ethics")
+    assert updates(tmp_path / "rising") == [2]
+    (left,) = checkpoint_folders(tmp_path / "rising" / "01-ethics")
+    assert (left / "adapter_config.json").is_file()  # an adapter that mlx-lm loads
+
+
+@pytest.mark.parametrize(
+    "file", ["adapters.safetensors", "optimizer.safetensors", "metrics.jsonl", "checkpoint.json"]
+)
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    pico: Pico, tmp_path: Path, file: str, damage: str
+) -> None:
+    run = tmp_path / "run"
+    assert broken_at(pico, run, 5, *OFTEN) == [3, 4]
+    path = checkpoint_folders(run / "01-ethics")[-1] / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    events = pico.train(run, *OFTEN, until="ethics")
+    (resumed,) = only(events, Resumed)
+    assert isinstance(resumed, Resumed) and resumed.update == 3
+    named = [event.what for event in events if isinstance(event, Stage)]
+    assert any(what.startswith("left out: ") and "update-000004" in what for what in named)
+    pico.train(tmp_path / "whole", *OFTEN, until="ethics")
+    assert pico.bits(run) == pico.bits(tmp_path / "whole")
+
+
+# -- numbers that are not finite ---------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the n-th updates' gradients NaN, counted from now on."""
+
+    def poison(*numbers: int) -> None:
+        real, count = loop.summed_gradients, 0
+
+        def gradients(*args: object) -> tuple[list[mx.array], dict[str, object]]:
+            nonlocal count
+            count += 1
+            losses, total = real(*args)  # type: ignore[arg-type]
+            return (
+                ([loss * float("nan") for loss in losses], total)
+                if count in numbers
+                else (
+                    losses,
+                    total,
+                )
+            )
+
+        monkeypatch.setattr(loop, "summed_gradients", gradients)
+
+    return poison
+
+
+def test_a_loss_that_is_not_finite_saves_the_state_before_it(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    poisoned(5)
+    with pytest.raises(TrainingError) as caught:
+        pico.train(tmp_path / "run", OFTEN[1], until="ethics")
+    text = str(caught.value)
+    assert text.startswith("phase ethics: iteration 5 (update 5): expected a finite loss and")
+    assert "got loss nan in rows ethics-train-" in text
+    assert "at learning rate 0.005; look at these rows, lower optimizer.learning_rate" in text
+    assert "on_nonfinite: skip" in text
+    assert text.endswith("stopped after update 4 of 7, which is saved")
+    assert updates(tmp_path / "run") == [4]
+
+
+def test_skipping_goes_on_from_there_and_says_what_was_left_out(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    run, skip = tmp_path / "run", "defaults.on_nonfinite=skip"
+    poisoned(5)
+    with pytest.raises(TrainingError):
+        pico.train(run, OFTEN[1], until="ethics")
+    poisoned(1)  # update 5 again
+    events = pico.train(run, OFTEN[1], skip, until="ethics")
+    (skipped,) = only(events, Skipped)
+    assert isinstance(skipped, Skipped)
+    assert (skipped.metrics.update, skipped.metrics.iteration) == (5, 5)
+    assert skipped.metrics.skipped.startswith("loss nan in rows ethics-train-")
+    assert [e.metrics.iteration for e in events if isinstance(e, Trained)] == [6, 7]
+    record = pico.records(run)[0]
+    assert (record.updates, record.skipped_updates) == (7, 1)
+
+
+def test_a_skipped_update_changes_nothing(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    """The last of three is left out: what remains are two, under the schedule of three."""
+    poisoned(3)
+    three = ("phases.ethics.iterations=3", "defaults.on_nonfinite=skip")
+    pico.train(tmp_path / "run", *three, until="ethics")
+    run = tmp_path / "two"
+    settings = ("phases.ethics.iterations=3", "defaults.checkpoint.every_updates=1")
+    with pytest.raises(Power):
+        pico.train(run, *settings, until="ethics", on=cut(after_update(3)))
+    state = checkpoint_folders(run / "01-ethics")[-1] / "adapters.safetensors"
+    adapter = tmp_path / "run" / "01-ethics" / "adapter" / "adapters.safetensors"
+    assert state.read_bytes() == adapter.read_bytes()
+
+
+def test_only_so_many_updates_are_skipped(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    poisoned(2, 4, 6)
+    settings = ("defaults.on_nonfinite=skip", "defaults.max_skipped_updates=2", OFTEN[1])
+    with pytest.raises(TrainingError, match=r"2 updates were skipped already \(max_skipped"):
+        pico.train(tmp_path / "run", *settings, until="ethics")
+
+
+def test_a_phase_that_skips_everything_is_refused(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    poisoned(*range(10))
+    settings = ("defaults.on_nonfinite=skip", "defaults.max_skipped_updates=50")
+    with pytest.raises(TrainingError, match="every one was skipped"):
+        pico.train(tmp_path / "run", *settings, until="ethics")
+
+
+# -- asked to end ------------------------------------------------------------------------------
+
+
+def test_an_interrupt_in_a_validation_saves_the_update_before_it(
+    pico: Pico, tmp_path: Path, finished: Path
+) -> None:
+    interrupts, run = Interrupts(), tmp_path / "run"
+
+    def on(event: Event) -> None:
+        if isinstance(event, Trained) and event.metrics.iteration == 4:
+            interrupts._handle(2, None)  # as the system would call it
+
+    with pytest.raises(Interrupted, match="in phase ethics after update 4 of 4, which is saved"):
+        train_curriculum(pico.load(), run, on, "ethics", interrupts)
+    events = pico.train(run)
+    (resumed,) = only(events, Resumed)
+    assert isinstance(resumed, Resumed) and resumed.update == 4
+    assert not [e for e in events if isinstance(e, Trained) and e.phase == "ethics"]
+    assert pico.bits(run) == pico.bits(finished)
+
+
+# -- what a crash leaves, and room -------------------------------------------------------------
+
+
+def test_leftovers_are_cleared_at_the_next_start(pico: Pico, run: Path) -> None:
+    for name in (".run.json.partial", "01-ethics/.phase.json.partial"):
+        (run / name).write_text("{")
+    for name in (".base-gemma3-0.partial", "02-zen/.fused.partial", "02-zen/.fused.old"):
+        (run / name).mkdir()
+        (run / name / "model.safetensors").write_text("half")
+    (run / "02-zen" / ".mine").write_text("stays")
+    pico.train(run, "phases.last.iterations=1")
+    assert [str(path.relative_to(run)) for path in run.rglob(".*")] == ["02-zen/.mine"]
+
+
+def test_a_damaged_tiny_base_is_built_again(pico: Pico, finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(run / "03-last")
+    weights = run / "base-gemma3-0" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    pico.train(run)
+    assert pico.bits(run) == pico.bits(finished)
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lem_train.run.space.free_bytes", lambda folder: 3_000_000)
+    expected = r"run: expected \d+\.\d MB of free disk space for this run, found 3\.0 MB; make room"
+    with pytest.raises(RunError, match=expected):
+        pico.train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["the next checkpoint", "the fused weights"])
+def test_room_is_looked_for_before_each_large_write(
+    pico: Pico, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from lem_train.run import phase, session, space
+
+    def refuse(folder: Path, needed: int, wanted: str) -> None:
+        if wanted == what:
+            monkeypatch.setattr(space, "free_bytes", lambda folder: needed - 1)
+            space.refuse_without_room(folder, needed, wanted)
+
+    with monkeypatch.context() as patched:
+        for module in (phase, session):
+            patched.setattr(module, "refuse_without_room", refuse)
+        with pytest.raises(RunError, match=f"for {what}, found "):
+            pico.train(tmp_path / "run", "defaults.checkpoint.every_updates=1")
+    monkeypatch.undo()
+    pico.train(tmp_path / "run", "defaults.checkpoint.every_updates=1")
+    assert pico.bits(tmp_path / "run") == pico.bits(finished)
