@@ -130,6 +130,12 @@ def pico(tmp_path: Path) -> Pico:
 
 
 @pytest.fixture(scope="session")
+def pico_in() -> Callable[[Path], Pico]:
+    """Writes a pico curriculum into a folder, for runs that several tests look at."""
+    return lambda root: Pico(root).write()
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; look, don't touch."""
     root = tmp_path_factory.mktemp("finished")

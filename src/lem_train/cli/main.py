@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import LemError
-from . import data, fuse, plan, tiny, train
+from . import data, fuse, plan, tiny, train, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("train", no_args_is_help=True)(train.command)
 app.command("plan", no_args_is_help=True)(plan.command)
 app.command("fuse", no_args_is_help=True)(fuse.command)
+app.command("verify", no_args_is_help=True)(verify.command)
 app.command("tiny", no_args_is_help=True)(tiny.command)
 app.add_typer(data.app, name="data")
 

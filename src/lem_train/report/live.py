@@ -95,7 +95,7 @@ class Unbroken:
     def _outlived(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except (OSError, SystemExit):  # rich makes the latter of a broken pipe
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
             os.close(nowhere)

@@ -56,6 +56,17 @@ def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path
     return config.path
 
 
+def local_base(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path | None:
+    """The base's folder as far as it is on this machine; None for a hub base that is not."""
+    if config.tiny is not None:
+        return run / f"base-{config.tiny}-{config.seed}"
+    if config.repo is not None:
+        from ..weights import hub
+
+        return hub.cached_folder(config.repo, identity["commit"])
+    return config.path
+
+
 def hashed_base(folder: Path, known: dict[str, BaseFile]) -> dict[str, BaseFile]:
     """The state and sha256 of a base's files by name; a file is hashed again only when its size or
     time differ from `known`. Raises WeightsError where one cannot be read."""

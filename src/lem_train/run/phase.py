@@ -38,10 +38,9 @@ from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Skipped, Stage,
 from .interrupt import Interrupts
 from .plan import PhasePlan
 from .records import DataFile, Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
-from .session import Session, keep_better
+from .session import Session, tidy
 from .space import refuse_without_room
 from .store import (
-    TRAINED_RECORD,
     changed_files,
     hashes_of,
     read_trained,
@@ -309,8 +308,7 @@ def _fuse_and_record(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_phase(folder, record)
-    remove(folder / TRAINED_RECORD)  # the record says it all
-    keep_better(folder, record.losses.val_end)
+    tidy(folder, record)
     emit(PhaseFinished(record))
     return record, delta
 

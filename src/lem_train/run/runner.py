@@ -144,6 +144,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
+    from .session import tidy
 
     curriculum, plans = job.curriculum, job.plans
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
@@ -162,6 +163,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     for number, plan in enumerate(plans):
         lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
         if plan.action == "reuse":
+            tidy(plan.folder, _record(plan))  # it may have died right after its record
             deltas = (*deltas, read_delta(checked_adapter(plan.folder, _record(plan))))
             weights, trusted = plan.folder / "fused", False
             continue

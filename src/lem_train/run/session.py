@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from ..curriculum.schema import CheckpointConfig
 from ..errors import RunError, TrainingError
-from ..files import discard, move_folder, named, partial_folder, write_atomic
+from ..files import discard, move_folder, named, partial_folder, remove, write_atomic
 from ..train.checkpoint import METRICS_FILE, read_state, state_bytes, write_state
 from ..train.loop import validation_due
 from ..train.lora import Adapters
@@ -19,9 +19,10 @@ from ..train.metrics import Metrics, ValMetrics, to_jsonl, updates_done
 from ..train.optim import start_optimizer
 from .events import OnEvent, Resumed, Saved, Stage
 from .plan import PhasePlan
-from .records import CheckpointRecord
+from .records import CheckpointRecord, PhaseRecord
 from .space import refuse_without_room
 from .store import (
+    TRAINED_RECORD,
     begin_phase,
     changed_files,
     checkpoint_folder,
@@ -163,10 +164,12 @@ def latest(folder: Path, fingerprint: str) -> tuple[CheckpointRecord | None, lis
     return None, damaged
 
 
-def keep_better(folder: Path, val_loss: float) -> None:
-    """Of a finished phase only the checkpoint with the lowest validation loss stays, and only if
-    that is lower than `val_loss`, where the phase ended."""
-    better = {path: loss for path, loss in _val_losses(folder).items() if loss < val_loss}
+def tidy(folder: Path, record: PhaseRecord) -> None:
+    """Remove what a finished phase needs no more. Of its checkpoints only the one with the lowest
+    validation loss stays, and only if that is lower than where the phase ended."""
+    remove(folder / TRAINED_RECORD)
+    end = record.losses.val_end
+    better = {path: loss for path, loss in _val_losses(folder).items() if loss < end}
     best = min(better, key=lambda path: better[path]) if better else None
     for checkpoint in checkpoint_folders(folder):
         if checkpoint != best:

@@ -167,6 +167,23 @@ def writing(run: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def writer(run: Path) -> str | None:
+    """Who is writing in this run folder right now, in words; None for nobody."""
+    try:
+        handle = os.open(run / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(handle, 200).decode(errors="replace") or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
 def _lock(run: Path, handle: int) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,6 +207,7 @@ def _clear_leftovers(run: Path) -> None:
 
 def _clear_unbegun(run: Path, new: bool) -> None:
     """Only what `writing` and `base_folder` make before the record: the lock and a tiny base."""
+    clear_leftovers(run)
     for path in (*run.glob("base-*"), run / "lock"):
         remove(path)
     if new and not any(run.iterdir()):

@@ -37,6 +37,11 @@ def download_tokenizer(repo: str, revision: str) -> Path:
     return _snapshot(repo, revision, _TOKENIZER_FILES)
 
 
+def cached_folder(repo: str, commit: str) -> Path | None:
+    """The snapshot in the local cache, weights and all, if it is complete there."""
+    return _cached(repo, commit, _FILES)
+
+
 def commit_of(repo: str, revision: str) -> str:
     """The commit that `revision` stands for, so that a run is tied to bytes and not to a name.
 
