@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -368,6 +368,16 @@ def test_the_fake_is_a_sound_one() -> None:
     assert pieces(fake(), row, "last") == ["g", "h", "<e>"]
 
 
+def test_a_token_that_the_model_has_no_embedding_for_is_named() -> None:
+    largest = len(SPECIAL) + ord("z")
+    chat = replace(fake(), vocabulary=largest + 1)
+    assert only(chat, talk("az", "b")).id == only(fake(), talk("az", "b")).id
+    assert problems(replace(chat, vocabulary=largest), talk("az", "b", place="f:3")) == [
+        f"f:3: expected token ids below {largest} (the model's vocab_size), got {largest} for 'z'; "
+        "the tokenizer is not this model's"
+    ]
+
+
 def test_a_token_across_the_start_of_an_answer_is_prompt() -> None:
     def colon(messages: Messages) -> str:
         return "".join(f"{TAGS[m.role]}:{m.content}<e>" for m in messages)
@@ -473,7 +483,8 @@ def no_system(messages: Messages) -> str:
 def test_rows_that_a_template_refuses_are_named_with_its_own_words() -> None:
     rows = [talk("a", "b", system="s", place=f"f:{line}") for line in (1, 2)]
     assert problems(fake(no_system), rows[0], talk("a", "b"), rows[1]) == [
-        f"f:{line}: the chat template refuses this row: System role not supported"
+        f"f:{line}: expected messages that the chat template renders, and it refuses "
+        "them: System role not supported"
         for line in (1, 2)
     ]
 
@@ -632,7 +643,8 @@ def test_rows_with_different_faults_are_listed_together_in_order() -> None:
     assert problems(fake(no_system), *rows, max_tokens=12) == [
         overlong(13, 12, 1),
         f"f:2: messages[1] {CONTROL}",
-        "f:4: the chat template refuses this row: System role not supported",
+        "f:4: expected messages that the chat template renders, and it refuses "
+        "them: System role not supported",
     ]
 
 

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lem_train.errors import WeightsError
-from lem_train.weights.base import Quantization, _quantization, base_tensors, dense, open_base
+from lem_train.weights.base import (
+    Quantization,
+    _quantization,
+    base_tensors,
+    dense,
+    open_base,
+    refuse_not_finite,
+)
 from lem_train.weights.folder import read_config, tensor_specs, write_json
 from lem_train.weights.io import load_model
 from lem_train.weights.tiny import ARCHITECTURES
@@ -29,7 +36,9 @@ PACKINGS = [
     Quantization(64, 4, "affine"),
     Quantization(32, 4, "affine"),
     Quantization(32, 8, "affine"),
+    Quantization(32, 2, "affine"),
     Quantization(32, 3, "affine"),
+    Quantization(32, 5, "affine"),
     Quantization(32, 6, "affine"),
     Quantization(32, 4, "mxfp4"),
     Quantization(32, 8, "mxfp8"),
@@ -169,6 +178,66 @@ def test_packings_that_only_mlx_lms_loader_understands_are_refused(
     write_json(folder / "config.json", read_config(folder) | keys)
     with pytest.raises(WeightsError, match=r"convert it once with `mlx_lm\.convert`"):
         open_base(folder)
+
+
+def test_weights_that_are_integers_are_refused(tiny_folder: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("gemma3"), tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"{DOWN}.weight"] = tensors[f"{DOWN}.weight"].astype(np.int8)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        WeightsError, match=rf"{DOWN}\.weight: expected a weight of a floating dtype"
+    ):
+        open_base(folder)
+
+
+def _with(folder: Path, name: str, *values: float) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name].flat[: len(values)] = values
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_every_tensor_that_holds_no_numbers_is_named(tiny_folder: Tiny, tmp_path: Path) -> None:
+    folder = _with(
+        shutil.copytree(tiny_folder("gemma3"), tmp_path / "m"),
+        f"{DOWN}.weight",
+        *[float("nan"), float("inf"), float("-inf")],
+    )
+    base = open_base(_with(folder, "model.norm.weight", float("inf"), float("-inf")))
+    with pytest.raises(WeightsError) as caught:
+        refuse_not_finite(base)
+    assert sorted(str(caught.value).splitlines()[1:]) == [
+        f"  {DOWN}.weight: expected finite numbers, found 3 of 8,192 that are NaN or infinite",
+        "  model.norm.weight: expected finite numbers, found 2 of 64 that are NaN or infinite",
+    ]
+
+
+def test_a_sum_beyond_the_dtype_is_no_fault(tiny_folder: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("gemma3"), tmp_path / "m")
+    refuse_not_finite(open_base(_with(folder, "model.norm.weight", 3e38, 3e38)))
+
+
+@each_packing
+def test_packed_weights_are_looked_at_as_what_they_stand_for(
+    packing: Quantization, tiny_folder: Tiny, tmp_path: Path
+) -> None:
+    folder = _packed(tiny_folder("gemma3"), tmp_path / "q", packing)
+    refuse_not_finite(open_base(folder))
+    if packing.mode == "affine":
+        _with(folder, f"{DOWN}.scales", float("nan"))
+        with pytest.raises(WeightsError, match=rf"{DOWN}\.weight: expected finite numbers"):
+            refuse_not_finite(open_base(folder))
+
+
+def test_looking_for_broken_weights_keeps_no_tensor(tiny_folder: Tiny) -> None:
+    base = open_base(tiny_folder("gemma3"))
+    largest = max(spec.nbytes for spec in base.specs)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    refuse_not_finite(base)
+    assert mx.get_active_memory() - before < largest
+    assert mx.get_peak_memory() - before < 2 * largest
 
 
 def test_a_scale_over_the_whole_tensor_is_refused() -> None:

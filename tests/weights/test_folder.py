@@ -152,9 +152,9 @@ def test_a_nested_vocabulary_size_is_also_given_at_the_top_level() -> None:
     ("content", "message"),
     [
         (None, r"config\.json: expected a model folder with config\.json"),
-        (b"{", r"config\.json: cannot be read as JSON"),
-        (b"\xff\xfe", r"config\.json: cannot be read as JSON"),
-        (b"[]", r"config\.json: expected an object with model_type"),
+        (b"{", r"config\.json: expected a JSON object, and it cannot be read as JSON"),
+        (b"\xff\xfe", r"config\.json: expected a JSON object, and it cannot be read as JSON"),
+        (b"[]", r"config\.json: expected a JSON object, got \[\]"),
         (b"{}", r"config\.json: expected an object with model_type"),
         (b'{"model_type": 3}', r"config\.json: expected an object with model_type"),
     ],
@@ -204,9 +204,60 @@ def test_only_files_that_mlx_lm_loads_are_read_and_in_order(tmp_path: Path) -> N
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(WeightsError, match=r"expected model\*\.safetensors, found none"):
         weight_files(tmp_path)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(WeightsError, match=r"found only pytorch_model\.bin; only safetensors are"):
+        weight_files(tmp_path)
+
+
+def _index(folder: Path, *shards: str) -> None:
+    weight_map = {f"w{number}": shard for number, shard in enumerate(shards)}
+    write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+
+
+def test_a_shard_that_the_index_names_has_to_be_there(tmp_path: Path) -> None:
+    shards = [f"model-{number}.safetensors" for number in (1, 2, 3)]
+    (tmp_path / shards[0]).touch()
+    _index(tmp_path, *shards)
+    with pytest.raises(WeightsError, match=r"found no model-2\.safetensors, model-3\.safetensors"):
+        weight_files(tmp_path)
+
+
+def test_an_older_index_says_nothing_about_a_model_in_one_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    _index(tmp_path, "model-1.safetensors")
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}']
+)
+def test_a_damaged_index_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model-1.safetensors").touch()
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors\.index\.json: .*expected"):
+        weight_files(tmp_path)
+
+
+def test_sizes_that_a_model_lists_per_layer_are_left_to_it(tmp_path: Path) -> None:
+    config = {"model_type": "x", "intermediate_size": [8, 16], "head_dim": None}
+    write_json(tmp_path / "config.json", config)
+    assert read_config(tmp_path) == config
+
+
+def test_every_fault_of_a_config_is_named_at_once(tmp_path: Path) -> None:
+    text = {"hidden_size": "64", "layer_types": ["a"], "num_hidden_layers": 2}
+    config = {"model_type": "x", "vocab_size": 0, "rope_scaling": [], "text_config": text}
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(WeightsError) as caught:
+        read_config(tmp_path)
+    assert str(caught.value).splitlines()[1:] == [
+        "  vocab_size: expected an integer ≥ 1, got 0",
+        "  rope_scaling: expected an object, got []",
+        '  text_config.hidden_size: expected an integer ≥ 1, got "64"',
+        "  text_config.layer_types: expected 2, one for each of num_hidden_layers, got 1",
+    ]
 
 
 WHOLE = save({"a": np.zeros(100, np.float32)})
@@ -217,7 +268,7 @@ WHOLE = save({"a": np.zeros(100, np.float32)})
 )
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"model\.safetensors: cannot be read as safetensors"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: expected a whole safetensors"):
         tensor_specs(tmp_path)
 
 
@@ -240,15 +291,23 @@ def test_companions_travel_and_weights_config_code_and_card_do_not(tmp_path: Pat
     for name in travels + stays:
         (source / name).write_text(name)
     (source / "folder.json").mkdir()
-    copy_companions(source, target)
+    copy_companions(source, target, code=False)
     assert {file.name: file.read_text() for file in target.iterdir()} == {n: n for n in travels}
+
+
+def test_code_travels_where_it_is_trusted(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir(), target.mkdir()
+    (source / "modeling_own.py").write_text("1")
+    copy_companions(source, target, code=True)
+    assert (target / "modeling_own.py").read_text() == "1"
 
 
 def test_a_note_on_how_the_base_was_packed_does_not_travel(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir(), target.mkdir()
     (source / "hf_quant_config.json").write_text("{}")
-    copy_companions(source, target)
+    copy_companions(source, target, code=False)
     assert not any(target.iterdir())
 
 

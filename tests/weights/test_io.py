@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from lem_train.data.conversation import Message
-from lem_train.data.tokenize import TemplateError
+from lem_train.data.tokenize import ChatTokenizer, TemplateError
 from lem_train.errors import WeightsError
 from lem_train.weights.io import load_chat_tokenizer, load_model, load_tensors, write_safetensors
 from lem_train.weights.tiny import ARCHITECTURES
@@ -55,13 +58,14 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model_type": "nope"}, "mlx-lm cannot load this model: Model type nope not supported"),
+        ({"model_type": "nope"}, r"expected an architecture that mlx-lm has, got 'nope'"),
         ({"hidden_size": 32}, r"Expected shape \(4096, 32\) but received shape \(4096, 64\)"),
-        ({"num_hidden_layers": 1}, "Received 13 parameters not in model"),
-        ({"num_hidden_layers": 3}, "Missing 13 parameters"),
-        ({"hidden_size": "64"}, "mlx-lm cannot load this model"),
-        ({"model_file": "evil.py"}, r"wants to run its own code \(model_file\); that is refused"),
-        ({"model_file": ""}, "custom module"),
+        ({"num_hidden_layers": 1, "layer_types": None}, "Received 13 parameters not in model"),
+        ({"num_hidden_layers": 3, "layer_types": None}, "Missing 13 parameters"),
+        ({"num_hidden_layers": 3}, "layer_types: expected 3, one for each .*, got 2"),
+        ({"hidden_size": "64"}, 'hidden_size: expected an integer ≥ 1, got "64"'),
+        ({"model_file": "evil.py"}, r"wants to run its own code \(model_file, 'evil.py'\)"),
+        ({"model_file": ""}, r"wants to run its own code \(model_file, ''\)"),
     ],
 )
 def test_a_config_that_does_not_fit_is_an_expected_failure(
@@ -71,7 +75,7 @@ def test_a_config_that_does_not_fit_is_an_expected_failure(
     _configure(folder, **keys)
     with pytest.raises(WeightsError, match=message) as caught:
         load_model(folder)
-    assert str(caught.value).startswith(f"{folder}: ")
+    assert str(caught.value).startswith((f"{folder}: ", f"{folder}/config.json: "))
 
 
 @pytest.mark.parametrize(
@@ -138,9 +142,11 @@ def test_a_template_that_refuses_raises_its_own_words(tiny_folder: Tiny) -> None
         chat.render((Message("assistant", "Hello"),))
 
 
-def test_a_broken_template_is_a_template_error(folder: Path) -> None:
+def test_a_broken_template_is_no_fault_of_the_row(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(TemplateError):
+    with pytest.raises(
+        WeightsError, match=r"template of .*model, line 1: expected a Jinja template"
+    ):
         load_chat_tokenizer(folder).render((Message("user", "Hello"),))
 
 
@@ -157,7 +163,9 @@ def test_no_tokenizer_or_a_damaged_one_is_an_expected_failure(
     (folder / "tokenizer.json").unlink()
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
-    with pytest.raises(WeightsError, match="the tokenizer cannot be loaded"):
+    with pytest.raises(
+        WeightsError, match=r"the tokenizer cannot be loaded|expected a JSON object"
+    ):
         load_chat_tokenizer(folder)
 
 
@@ -307,3 +315,107 @@ def test_a_template_that_prints_the_date_prints_the_same_every_day(
     dated = load_chat_tokenizer(folder)
     messages = (Message("user", "What day is it?"), Message("assistant", "I can't see a clock."))
     assert dated.render(messages) == "26 Jul 2024" + plain.render(messages)
+
+
+# -- templates that do harm --------------------------------------------------------------------
+
+TALK = (Message("user", "Hello"), Message("assistant", "Good day."))
+NEVER_ENDS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def _templated(folder: Path, text: str) -> ChatTokenizer:
+    (folder / "chat_template.jinja").write_text(text)
+    return load_chat_tokenizer(folder)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lem_train.weights.io._TEMPLATE_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("call", ["render", "render_prompt"])
+def test_a_template_that_never_ends_is_given_up(call: str, folder: Path) -> None:
+    chat = _templated(folder, NEVER_ENDS)
+    with pytest.raises(
+        WeightsError, match=r"model: expected to render within 0\.2 s, found it still"
+    ):
+        getattr(chat, call)(TALK)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_template_is_given_up_though_a_destructor_swallows_the_first_alarm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = _templated(folder, NEVER_ENDS)
+    alarms = []
+    install = signal.signal
+
+    def first_lost(number: int, handler: Any) -> Any:
+        def heard(*args: object) -> None:
+            alarms.append(number)
+            if len(alarms) > 1:
+                handler(*args)
+
+        return install(number, heard if callable(handler) else handler)
+
+    monkeypatch.setattr(signal, "signal", first_lost)
+    with pytest.raises(WeightsError, match="expected to render within"):
+        chat.render(TALK)
+    assert len(alarms) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_compiling_a_template_counts(folder: Path) -> None:
+    chat = _templated(folder, "{{ 'x' }}" * 200_000)
+    with pytest.raises(WeightsError, match="expected to render within"):
+        chat.render(TALK)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("template", [NEVER_ENDS, "fine", "{{ raise_exception('no') }}"])
+def test_whoever_used_the_timer_before_gets_it_back(template: str, folder: Path) -> None:
+    chat = _templated(folder, template)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: heard.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 60, 30)
+    try:
+        with contextlib.suppress(WeightsError, TemplateError):
+            chat.render(TALK)
+        delay, interval = signal.getitimer(signal.ITIMER_REAL)
+        assert 50 < delay <= 60 and interval == 30
+        signal.raise_signal(signal.SIGALRM)
+        assert heard == [signal.SIGALRM]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_template_is_rendered_in_another_thread_too(folder: Path) -> None:
+    chat = load_chat_tokenizer(folder)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(chat.render, TALK).result() == chat.render(TALK)
+
+
+def test_what_a_template_adds_is_bounded_and_not_what_a_row_holds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lem_train.weights.io._TEMPLATE_CHARACTERS", 100)
+    chat = _templated(folder, "{% for m in messages %}{{ m.content }}{% endfor %}" + "x" * 100)
+    long = (Message("user", "y" * 1000),)
+    assert chat.render(long) == "y" * 1000 + "x" * 100
+    chat = _templated(folder, "{% for m in messages %}{{ m.content }}{% endfor %}" + "x" * 101)
+    with pytest.raises(WeightsError, match=r"expected at most 100 characters .*, got 101"):
+        chat.render(long)
+
+
+@pytest.mark.parametrize("eos", ["</s>", [1, "x"], True, {"a": 1}, [[1]]])
+def test_a_stop_that_is_no_token_is_named(eos: Any, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    with pytest.raises(WeightsError, match=r"generation_config\.json: eos_token_id: expected"):
+        load_chat_tokenizer(folder)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_vocabulary_is_the_models(arch: str, tiny_folder: Tiny) -> None:
+    assert load_chat_tokenizer(tiny_folder(arch)).vocabulary == 4096

@@ -40,6 +40,7 @@ class ChatTokenizer:
             special tokens: the template has written them.
         stop_ids: tokens that end an assistant turn when generating.
         special_ids: control tokens, which must not occur inside a message.
+        vocabulary: ids that the model has embeddings for, 0 to this; None where that is not known.
     """
 
     render: Callable[[tuple[Message, ...]], str]
@@ -47,6 +48,7 @@ class ChatTokenizer:
     encode: Callable[[str], tuple[list[int], list[Span]]]
     stop_ids: frozenset[int]
     special_ids: frozenset[int]
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +151,15 @@ def _tokenize(
         text = chat.render(messages)
         frame = frame_of(tuple(message.role for message in messages))
     except TemplateError as error:
-        raise DataError(f"{place}: the chat template refuses this row: {error}") from error
+        raise DataError(
+            f"{place}: expected messages that the chat template renders, and it refuses them: "
+            f"{error}"
+        ) from error
     spans = _content_spans(text, messages, frame.segments, place)
     ids, offsets = chat.encode(text)
     token_ids = np.asarray(ids, dtype=np.int32)
     bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    _refuse_foreign_tokens(token_ids, bounds, text, chat, place)
     _refuse_control_tokens(token_ids, bounds, spans, chat, place)
 
     loss_mask = np.full(len(token_ids), loss_on == "all")
@@ -225,6 +231,20 @@ def _inside(bounds: NDArray[np.int64], span: Span) -> Mask:
     """Tokens that lie wholly within `span`."""
     start, end = span
     return (bounds[:, 0] >= start) & (bounds[:, 1] <= end) & (bounds[:, 1] > bounds[:, 0])
+
+
+def _refuse_foreign_tokens(
+    token_ids: Ids, bounds: NDArray[np.int64], text: str, chat: ChatTokenizer, place: str
+) -> None:
+    """An id beyond the embeddings would read memory that is not the model's."""
+    if chat.vocabulary is None or not (token_ids >= chat.vocabulary).any():
+        return
+    first = int(np.argmax(token_ids >= chat.vocabulary))
+    start, end = bounds[first]
+    raise DataError(
+        f"{place}: expected token ids below {chat.vocabulary} (the model's vocab_size), got "
+        f"{token_ids[first]} for {text[start:end]!r}; the tokenizer is not this model's"
+    )
 
 
 def _refuse_control_tokens(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ..errors import WeightsError, listing
 from .folder import DTYPE_BYTES, TensorSpec, read_config, tensor_specs, weight_files
 from .io import load_model, load_tensors
 
+# Packings of others that mlx-lm keeps as they are on disk.
+_PACKED_BY_OTHERS = {"mxfp4", "mxfp8", "fp8", "compressed-tensors", "modelopt"}
 _IN_LAYER = re.compile(r"\blayers\.(\d+)\.(.+)$")
 
 
@@ -37,6 +39,7 @@ class Base:
     `quantized`: name of a weight on disk → how it is packed.
     `companions`: name of a weight on disk → {"scales": name, "biases": name} on disk.
     `unused`: tensors on disk that mlx-lm does not load, a vision tower's for instance.
+    `trust_remote_code`: whether the folder's own code may be run, here and where it is fused to.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class Base:
     quantized: dict[str, Quantization]
     companions: dict[str, dict[str, str]]
     unused: tuple[str, ...]
+    trust_remote_code: bool = False
 
     def shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The tensor's shape once dequantised."""
@@ -62,7 +66,7 @@ class Base:
         return math.prod(self.shape(spec))
 
 
-def open_base(folder: Path) -> Base:
+def open_base(folder: Path, trust_remote_code: bool = False) -> Base:
     """Read a base's headers and learn which tensor becomes which parameter.
 
     mlx-lm renames tensors on loading (`sanitize`); an array that passes through unchanged is the
@@ -71,8 +75,11 @@ def open_base(folder: Path) -> Base:
     Raises:
         WeightsError: the folder cannot be loaded, or is packed in a way we cannot undo.
     """
+    on_disk = tensor_specs(folder)
+    _refuse_odd_tensors(folder, on_disk)
+    _refuse_packing_of_others(folder)
     names: dict[str, str] = {}  # parameter → tensor on disk
-    model = load_model(folder, lazy=True, model_classes=_recording(names))
+    model = load_model(folder, True, trust_remote_code, _recording(names))
     modules: dict[str, str] = {}
     quantized: dict[str, Quantization] = {}
     companions: dict[str, dict[str, str]] = {}
@@ -87,10 +94,32 @@ def open_base(folder: Path) -> Base:
             companions[disk] = {part: name for part, name in parts.items() if name}
     _refuse_foreign_packing(folder, quantized)
     hidden = {name for parts in companions.values() for name in parts.values()}
-    specs = tuple(spec for spec in tensor_specs(folder) if spec.name not in hidden)
-    _refuse_odd_tensors(folder, specs)
+    specs = tuple(spec for spec in on_disk if spec.name not in hidden)
     unused = tuple(spec.name for spec in specs if spec.name not in names.values())
-    return Base(folder, specs, modules, quantized, companions, unused)
+    base = Base(folder, specs, modules, quantized, companions, unused, trust_remote_code)
+    _refuse_integers(base)
+    return base
+
+
+def refuse_not_finite(base: Base) -> None:
+    """Raise WeightsError for weights that hold NaN or infinite values, all of them by name: a loss
+    would tell only that there is one. One tensor is in memory at a time."""
+    tensors = base_tensors(base)
+    problems = []
+    for spec in base.specs:
+        if spec.name in base.unused or not base.is_float(spec):
+            continue
+        weight = dense(base, spec.name, tensors)
+        # A sum is finite only if all that went into it is, and takes half the time of counting.
+        if not mx.isfinite(weight.sum()).item():
+            odd = weight.size - int(mx.isfinite(weight).sum().item())
+            if odd:
+                problems.append(
+                    f"{spec.name}: expected finite numbers, found {odd:,} of {weight.size:,} that "
+                    "are NaN or infinite"
+                )
+    if problems:
+        raise WeightsError(listing(f"{base.folder}: cannot be a base:", problems, most=20))
 
 
 def linear_layers(base: Base) -> list[dict[str, tuple[int, int]]]:
@@ -130,13 +159,9 @@ def dense(base: Base, name: str, tensors: dict[str, mx.array]) -> mx.array:
     ).astype(mx.float32)
 
 
-def _recording(names: dict[str, str]) -> Any:
-    from mlx_lm.utils import _get_classes  # the default of load_model's get_model_classes
-
-    def classes(config: dict[str, Any]) -> tuple[Any, Any]:
-        model_class, args_class = _get_classes(config)
-
-        class Recording(model_class):  # type: ignore[misc, valid-type]
+def _recording(names: dict[str, str]) -> Callable[[Any], Any]:
+    def subclass(model_class: Any) -> Any:
+        class Recording(model_class):
             def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
                 before = dict(weights)  # holds the arrays, so that no id is used twice
                 parent = getattr(super(), "sanitize", None)
@@ -145,9 +170,9 @@ def _recording(names: dict[str, str]) -> Any:
                 names.update({n: by_id[id(t)] for n, t in after.items() if id(t) in by_id})
                 return after
 
-        return Recording, args_class
+        return Recording
 
-    return classes
+    return subclass
 
 
 def _quantization(path: str, module: nn.Module) -> Quantization:
@@ -167,17 +192,42 @@ def _refuse_odd_tensors(folder: Path, specs: Sequence[TensorSpec]) -> None:
             )
         elif spec.dtype not in DTYPE_BYTES:
             problems.append(f"{spec.name}: expected a known dtype, got {spec.dtype}")
-        elif spec.name.endswith(".scales"):
-            problems.append(f"{spec.name}: packed, but no part of the language model; unpack it")
         seen[spec.name] = spec.file.name
     if problems:
         raise WeightsError(listing(f"{folder}: cannot be a base:", problems, most=20))
+
+
+def _refuse_integers(base: Base) -> None:
+    """Refuse weights that are no numbers to train on, and packed ones that nobody unpacks."""
+    problems = [
+        f"{spec.name}: packed, but no part of the language model; unpack it"
+        if spec.name.endswith(".scales")
+        else f"{spec.name}: expected a weight of a floating dtype, got {spec.dtype}"
+        for spec in base.specs
+        if spec.name.endswith(".scales") or (spec.name in base.modules and not base.is_float(spec))
+    ]
+    if problems:
+        raise WeightsError(listing(f"{base.folder}: cannot be a base:", problems, most=20))
+
+
+def _refuse_packing_of_others(folder: Path) -> None:
+    """Refuse what mlx-lm would convert on the way, before it tries."""
+    config, place = read_config(folder), folder / "config.json"
+    packing = config.get("quantization_config") or {}
+    method = packing.get("quant_method")
+    if "quantization" not in config and packing and method not in _PACKED_BY_OTHERS:
+        raise WeightsError(
+            f"{place}: quantization_config: expected weights as mlx-lm packs them, or unquantised "
+            f"ones, got quant_method {method!r}; convert it once with `mlx_lm.convert`, or take "
+            "the unquantised model"
+        )
 
 
 def _refuse_foreign_packing(folder: Path, quantized: dict[str, Quantization]) -> None:
     config = read_config(folder)
     if ("quantization" in config or "quantization_config" in config) and not quantized:
         raise WeightsError(
-            f"{folder}: is quantised in a form that only mlx-lm's loader understands; convert it "
-            "once with `mlx_lm.convert`, or take the unquantised model"
+            f"{folder}: expected weights as mlx-lm packs them, or unquantised ones, got a form "
+            "that only mlx-lm's loader understands; convert it once with `mlx_lm.convert`, or take "
+            "the unquantised model"
         )

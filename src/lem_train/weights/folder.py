@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import WeightsError
+from ..errors import WeightsError, listing
 from ..files import write
 
 Config = dict[str, Any]
@@ -23,9 +23,19 @@ _INTEGERS = {"U64": 8, "I64": 8, "U32": 4, "I32": 4, "U16": 2, "I16": 2}
 _SMALL = {"U8": 1, "I8": 1, "BOOL": 1}
 DTYPE_BYTES = {**_FLOATS, **_INTEGERS, **_SMALL}
 
+_INDEX = "model.safetensors.index.json"
+
 # What belongs to the weights or is written anew; everything else in a base travels along.
-_NOT_COPIED = {"config.json", "README.md", "model.safetensors.index.json", "hf_quant_config.json"}
+_NOT_COPIED = {"config.json", "README.md", _INDEX, "hf_quant_config.json"}
 _COPIED_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
+
+# What a model is built from, where its config has it; some architectures list a size per layer.
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim",
+)  # fmt: skip
+_MOST_LAYERS = 10_000  # the deepest models have about two hundred
+_OBJECTS = ("text_config", "rope_scaling", "rope_parameters", "quantization", "quantization_config")
 
 
 @dataclass(frozen=True)
@@ -50,17 +60,74 @@ class TensorSpec:
 
 
 def read_config(folder: Path) -> Config:
-    """config.json, completed with the keys that mlx-lm reads (see `complete_config`)."""
+    """config.json, completed with the keys that mlx-lm reads (see `complete_config`).
+
+    Raises:
+        WeightsError: no config.json, or one that no model can be built from; all faults at once.
+    """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: expected a model folder with config.json") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise WeightsError(f"{path}: expected an object with model_type")
+    if not path.exists() and not path.is_symlink():
+        raise WeightsError(f"{path}: expected a model folder with config.json, found none")
+    config = read_object(path)
+    if not isinstance(config.get("model_type"), str):
+        raise WeightsError(
+            f"{path}: expected an object with model_type, a name, got {config.get('model_type')!r}"
+        )
+    if faults := list(_faults(config)):
+        raise WeightsError(listing(f"{path}: no model can be built from this:", faults, most=20))
     return complete_config(config)
+
+
+def read_object(path: Path) -> Config:
+    """A file that holds a JSON object. Raises WeightsError for anything else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: expected a JSON object, and it cannot be read as JSON ({error})"
+        ) from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: expected a JSON object, got {_shown(value)}")
+    return value
+
+
+def _faults(config: Config, prefix: str = "") -> Iterator[str]:
+    """What would otherwise fail deep inside a model's code, or build layers without end."""
+    for key in _SIZES:
+        value = config.get(key)
+        if value is not None and not isinstance(value, list) and not _is_size(value):
+            yield f"{prefix}{key}: expected an integer ≥ 1, got {_shown(value)}"
+        elif key == "num_hidden_layers" and isinstance(value, int) and value > _MOST_LAYERS:
+            yield f"{prefix}{key}: expected at most {_MOST_LAYERS:,}, got {value:,}"
+    for key in _OBJECTS:
+        value = config.get(key)
+        if value is not None and not isinstance(value, dict):
+            yield f"{prefix}{key}: expected an object, got {_shown(value)}"
+    yield from _layer_faults(config, prefix)
+    if isinstance(config.get("text_config"), dict):
+        yield from _faults(config["text_config"], f"{prefix}text_config.")
+
+
+def _layer_faults(config: Config, prefix: str) -> Iterator[str]:
+    types, layers = config.get("layer_types"), config.get("num_hidden_layers")
+    if types is None:
+        return
+    if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
+        yield f"{prefix}layer_types: expected a list of names, got {_shown(types)}"
+    elif _is_size(layers) and len(types) != layers:
+        yield (
+            f"{prefix}layer_types: expected {layers}, one for each of num_hidden_layers, "
+            f"got {len(types)}"
+        )
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def complete_config(config: Config) -> Config:
@@ -88,8 +155,8 @@ def _complete_text(config: Config) -> Config:
     config = dict(config)
     rope = config.get("rope_parameters")
     if isinstance(rope, dict):
-        full = rope.get("full_attention", rope) or {}
-        sliding = rope.get("sliding_attention") or {}
+        full = _object(rope.get("full_attention", rope), "rope_parameters.full_attention")
+        sliding = _object(rope.get("sliding_attention"), "rope_parameters.sliding_attention")
         _fill(config, "rope_theta", full.get("rope_theta"))
         _fill(config, "rope_local_base_freq", sliding.get("rope_theta"))
         if full.get("rope_type", "default") != "default":
@@ -108,6 +175,12 @@ def _complete_text(config: Config) -> Config:
                 "contradicts layer_types"
             )
     return config
+
+
+def _object(value: Any, key: str) -> Config:
+    if value is not None and not isinstance(value, dict):
+        raise WeightsError(f"config.json: {key}: expected an object, got {_shown(value)}")
+    return value or {}
 
 
 def _fill(config: Config, key: str, value: Any) -> None:
@@ -138,11 +211,36 @@ def _sliding_pattern(layer_types: list[str] | None) -> int | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that mlx-lm loads, in order."""
+    """The safetensors files that mlx-lm loads, in order. Raises WeightsError where there are none,
+    or not all that the folder's index names."""
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
-        raise WeightsError(f"{folder}: expected model*.safetensors, found none")
+        others = sorted(file.name for file in folder.glob("*.bin"))
+        found = f"only {', '.join(others[:5])}" if others else "none"
+        raise WeightsError(
+            f"{folder}: expected model*.safetensors, found {found}; only safetensors are loaded"
+        )
+    missing = sorted(indexed_shards(folder) - {file.name for file in files})
+    # A whole model in one file makes an older index meaningless, to transformers too.
+    if missing and not (folder / "model.safetensors").is_file():
+        raise WeightsError(
+            f"{folder / _INDEX}: expected every shard that it names in the folder, found no "
+            f"{', '.join(missing[:5])}; download the model again"
+        )
     return files
+
+
+def indexed_shards(folder: Path) -> set[str]:
+    """Names of the files that a folder's index asks for; none where it has no index."""
+    path = folder / _INDEX
+    if not path.is_file():
+        return set()
+    weight_map = read_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise WeightsError(
+            f"{path}: weight_map: expected a file for each tensor, got {_shown(weight_map)}"
+        )
+    return set(weight_map.values())
 
 
 def tensor_specs(folder: Path) -> list[TensorSpec]:
@@ -157,14 +255,18 @@ def _specs(file: Path) -> Iterator[TensorSpec]:
                 part = tensors.get_slice(name)
                 yield TensorSpec(name, file, part.get_dtype(), tuple(part.get_shape()))
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+        raise WeightsError(
+            f"{file}: expected a whole safetensors file, and it cannot be read as safetensors "
+            f"({error}); download or write it again"
+        ) from error
 
 
-def copy_companions(source: Path, target: Path) -> None:
+def copy_companions(source: Path, target: Path, code: bool) -> None:
     """Copy what makes a folder complete: tokenizer files (tokenizer.model too), chat template,
-    generation and processor configs."""
+    generation and processor configs; and, for a base whose code is trusted, its `code`."""
+    suffixes = _COPIED_SUFFIXES | ({".py"} if code else set())
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in _COPIED_SUFFIXES and file.name not in _NOT_COPIED:
+        if file.is_file() and file.suffix in suffixes and file.name not in _NOT_COPIED:
             write(target / file.name, file.read_bytes())
 
 

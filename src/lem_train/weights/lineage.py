@@ -47,7 +47,8 @@ class Delta:
 
 
 def read_delta(folder: Path) -> Delta:
-    """An adapter in mlx-lm's format. Raises WeightsError when it is incomplete or not LoRA."""
+    """An adapter in mlx-lm's format. Raises WeightsError when it is incomplete, not LoRA, or holds
+    what is no number."""
     try:
         config = json.loads((folder / "adapter_config.json").read_bytes())
         tensors = mx.load(str(folder / "adapters.safetensors"))
@@ -59,6 +60,10 @@ def read_delta(folder: Path) -> Delta:
     if set(tensors) != expected:
         odd = sorted(set(tensors) ^ expected)
         raise WeightsError(listing(f"{folder}: expected pairs of lora_a and lora_b:", odd))
+    broken = [name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item()]
+    if broken:
+        title = f"{folder}: expected finite numbers, found NaN or infinite ones in:"
+        raise WeightsError(listing(title, sorted(broken)))
     wide = {name: tensor.astype(mx.float32) for name, tensor in tensors.items()}
     return Delta(scale, {path: (wide[f"{path}.lora_a"], wide[f"{path}.lora_b"]) for path in paths})
 
@@ -66,8 +71,8 @@ def read_delta(folder: Path) -> Delta:
 def _scale(config: Any) -> float:
     lora = config.get("lora_parameters") if isinstance(config, dict) else None
     scale = lora.get("scale") if isinstance(lora, dict) else None
-    if not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise ValueError(f"lora_parameters.scale: expected a finite number, got {scale}")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(f"lora_parameters.scale: expected a finite number, got {scale!r}")
     return float(scale)
 
 
@@ -115,7 +120,7 @@ def write_fused(
         },
     )
     write_json(out / "config.json", _fused_config(base.folder, dtype))
-    copy_companions(base.folder, out)
+    copy_companions(base.folder, out, base.trust_remote_code)
     return survivals
 
 
