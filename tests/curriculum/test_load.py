@@ -423,7 +423,8 @@ def test_all_that_is_missing(folder: Path) -> None:
     assert errors(folder, "# a\nseed: 1\n") == [
         "name: missing; expected a name of a-z, 0-9, dots, - and _ that starts with a letter or "
         "a digit, at most 80 characters (c.yaml:2)",
-        "base: missing; expected a mapping with repo, revision, path, tiny, seed (c.yaml:2)",
+        "base: missing; expected a mapping with repo, revision, path, tiny, seed, "
+        "trust_remote_code (c.yaml:2)",
         "phases: missing; expected a list with at least 1 entry (c.yaml:2)",
     ]
 

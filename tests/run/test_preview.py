@@ -179,7 +179,7 @@ def offline(pico: Pico, monkeypatch: pytest.MonkeyPatch) -> None:
     """A curriculum on a hub base, and no hub."""
     pico.edit("pico.yaml", "{tiny: gemma3}", "{repo: someone/some-1b, revision: main}")
 
-    def unreachable(repo: str, revision: str) -> Path:
+    def unreachable(repo: str, revision: str, trust_remote_code: bool = False) -> Path:
         raise WeightsError(f"base {repo} at {revision[:12]}: the hub cannot be reached")
 
     for name in ("download", "download_tokenizer", "commit_of"):
@@ -214,7 +214,9 @@ def test_a_hub_base_at_hand_counts_with_its_own_tokenizer(
     monkeypatch: pytest.MonkeyPatch,
     tiny_folder: Callable[[str], Path],
 ) -> None:
-    monkeypatch.setattr(hub, "download_tokenizer", lambda repo, revision: tiny_folder("llama"))
+    monkeypatch.setattr(
+        hub, "download_tokenizer", lambda repo, revision, trust_remote_code: tiny_folder("llama")
+    )
     found = preview(pico, tmp_path / "run")
     assert found.notes == ()
     assert found.phases[0].cost is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,63 @@ def test_no_message_carries_a_token(fail: Failures) -> None:
     with pytest.raises(WeightsError) as caught:
         hub.download(REPO, "main")
     assert "hf_secret" not in str(caught.value)
+
+
+SECRETS = ["hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", "a-token-of-another-form"]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_token_in_an_error_is_taken_out(
+    call: Callable[[str, str], Any],
+    kind: type[Exception],
+    variable: str,
+    secret: str,
+    fail: Failures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, secret)
+    fail(kind(f"Authorization: Bearer {secret} was refused"), asked=None)
+    with pytest.raises(WeightsError) as caught:
+        call(REPO, "main")
+    assert secret not in str(caught.value)
+    assert "Authorization: Bearer" in str(caught.value) and "was refused" in str(caught.value)
+
+
+def test_a_token_that_is_nobodys_here_is_taken_out_too(fail: Failures) -> None:
+    fail(OSError(f"Bearer {SECRETS[0]}"), asked=None)
+    with pytest.raises(WeightsError, match="Bearer hf_… ") as caught:
+        hub.download(REPO, "main")
+    assert SECRETS[0] not in str(caught.value)
+
+
+def test_code_comes_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(TOKENIZER | WEIGHTS | UNSAFE)
+    code = {"modeling_evil.py"}
+    for call, wanted in ((hub.download, TOKENIZER | WEIGHTS), (hub.download_tokenizer, TOKENIZER)):
+        trusting = partial(call, trust_remote_code=True)
+        assert _wanted(trusting, files, monkeypatch) == wanted | code
+        assert _wanted(call, files, monkeypatch) == wanted
+
+
+@pytest.mark.parametrize("code", [[], ["own.py"]])
+def test_a_cache_without_code_is_not_complete_once_the_code_is_trusted(
+    code: list[str], fail: Failures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fail(NoNetworkAllowed(), asked=None)
+    names = ["config.json", "tokenizer.json", "model.safetensors", *code]
+    snapshot = _cache(monkeypatch, tmp_path, names)
+    assert hub.download(REPO, COMMIT, trust_remote_code=False) == snapshot
+    found = hub.download(REPO, COMMIT, trust_remote_code=True)
+    assert found == (snapshot if code else Path("/downloaded"))
+
+
+def test_a_damaged_index_in_the_cache_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ["config.json", "tokenizer.json", "model.safetensors.index.json"]
+    _cache(monkeypatch, tmp_path, names)  # the index is empty
+    with pytest.raises(WeightsError, match=r"index\.json: expected a JSON object"):
+        hub.download(REPO, COMMIT)

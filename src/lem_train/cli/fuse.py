@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from .train import TrustOption
+
 _LEAST_RETAINED = 0.95
 
 
@@ -24,6 +26,7 @@ def command(
     quantize: Annotated[
         Literal["4", "8"] | None, typer.Option(metavar="[4|8]", help="Pack to so many bits, last.")
     ] = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Write the final model: the base plus every phase's delta, a complete Hugging Face folder.
 
@@ -33,7 +36,7 @@ def command(
     from ..run.fuse import fuse_run
 
     bits = None if quantize is None else int(quantize)
-    fused = fuse_run(run, out, phase, dtype, bits, model_card)
+    fused = fuse_run(run, out, phase, dtype, bits, model_card, trust_remote_code)
     retained, noise = fused.survival.retained_total or 0.0, fused.survival.noise or 0.0
     packed = f", packed to {bits} bits" if bits else ""
     typer.echo(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .train import CurriculumArgument, RunOption, SetOption, default_run
+from .train import CurriculumArgument, RunOption, SetOption, TrustOption, default_run
 
 
 def command(
@@ -15,6 +15,7 @@ def command(
     run: RunOption = None,
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Show what would be trained or reused and why, on which rows and at what cost.
 
@@ -25,7 +26,7 @@ def command(
     from ..run.preview import preview_run
 
     loaded = load_curriculum(curriculum, set_ or [])
-    preview = preview_run(loaded, run or default_run(loaded.name))
+    preview = preview_run(loaded, run or default_run(loaded.name), trust_remote_code)
     if as_json:
         typer.echo(json.dumps(plan_json(preview), indent=2, ensure_ascii=False))
     else:

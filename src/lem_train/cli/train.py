@@ -18,6 +18,13 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. defaults.lora.rank=8."),
 ]
 
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that the base brings, if the curriculum allows it."
+    ),
+]
+
 
 def command(
     curriculum: CurriculumArgument,
@@ -27,6 +34,7 @@ def command(
     ] = None,
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train a curriculum's phases, verify and fuse each, and reuse those that still stand.
 
@@ -42,9 +50,9 @@ def command(
     from ..run.runner import train_curriculum
 
     loaded = load_curriculum(curriculum, set_ or [])
-    interrupts = Interrupts()
+    folder, interrupts = run or default_run(loaded.name), Interrupts()
     with interrupts.armed(), Unbroken(choose_view(Console(), as_json)) as view:
-        train_curriculum(loaded, run or default_run(loaded.name), view, until, interrupts)
+        train_curriculum(loaded, folder, view, until, trust_remote_code, interrupts)
 
 
 def default_run(name: str) -> Path:

@@ -77,6 +77,10 @@ class BaseConfig(Frozen):
     """A tiny random model, built on the spot: for tests and for a first look."""
     seed: int = Field(default=0, ge=0)
     """The seed of the tiny model's weights."""
+    trust_remote_code: bool = False
+    """Run Python code that the base brings (`model_file`, a tokenizer's `auto_map`), with all the
+    rights of your account. It takes --trust-remote-code on the command line too; only beside repo
+    or path."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -89,6 +93,10 @@ class BaseConfig(Frozen):
             raise ValueError("expected repo and revision together: a base is pinned by its commit")
         if self.seed and self.tiny is None:
             raise ValueError("expected seed only beside tiny: it seeds the tiny model's weights")
+        if self.trust_remote_code and self.tiny is not None:
+            raise ValueError(
+                "expected trust_remote_code only beside repo or path: a tiny model brings no code"
+            )
         return self
 
 

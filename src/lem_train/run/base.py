@@ -14,6 +14,7 @@ from .records import BaseFile
 
 # What a model is made of. Notes, licences and what finders leave in folders do not count.
 _MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".txt"}
+_CODE_SUFFIXES = {".py"}
 
 
 def base_identity(
@@ -35,12 +36,18 @@ def base_identity(
         resolve = hub.commit_of if online else hub.cached_commit
         return {"repo": config.repo, "commit": resolve(config.repo, config.revision)}, {}
     assert config.path is not None, "the schema asks for one source"
-    files = hashed_base(config.path, known)
+    files = hashed_base(config, config.path, known)
     return {"files": {name: file.sha256 for name, file in files.items()}}, files
 
 
-def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path:
-    """The base's folder; a tiny one is built into the run, a hub one downloaded to its cache."""
+def base_folder(
+    config: BaseConfig, identity: dict[str, Any], run: Path, trust_remote_code: bool = False
+) -> Path:
+    """The base's folder; a tiny one is built into the run, a hub one downloaded to its cache.
+
+    Args:
+        trust_remote_code: whether the command line allows the base's own code.
+    """
     if config.tiny is not None:
         folder = run / f"base-{config.tiny}-{config.seed}"
         if not folder.exists():
@@ -51,9 +58,36 @@ def base_folder(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path
     if config.repo is not None:
         from ..weights import hub
 
-        return hub.download(config.repo, identity["commit"])
+        code = config.trust_remote_code and trust_remote_code
+        return hub.download(config.repo, identity["commit"], code)
     assert config.path is not None, "the schema asks for one source"
     return config.path
+
+
+def code_allowed(config: BaseConfig, folder: Path, trust_remote_code: bool) -> bool:
+    """Whether the base's own code may be run: the curriculum and the command line both allow it.
+
+    Args:
+        trust_remote_code: what the command line says.
+
+    Raises:
+        WeightsError: the base cannot be loaded without its code, and one of the two does not.
+    """
+    if config.trust_remote_code and trust_remote_code:
+        return True
+    from ..weights.io import code_wanted
+
+    if file := code_wanted(folder):
+        switches = {
+            "base.trust_remote_code: true in the curriculum": config.trust_remote_code,
+            "--trust-remote-code on the command line": trust_remote_code,
+        }
+        missing = " and no ".join(switch for switch, given in switches.items() if not given)
+        raise WeightsError(
+            f"{folder}: wants to run its own code, {file}; expected {' and '.join(switches)}, "
+            f"found no {missing}. Read the code first: it runs with all your rights"
+        )
+    return False
 
 
 def local_base(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path | None:
@@ -67,13 +101,17 @@ def local_base(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path 
     return config.path
 
 
-def hashed_base(folder: Path, known: dict[str, BaseFile]) -> dict[str, BaseFile]:
+def hashed_base(
+    config: BaseConfig, folder: Path, known: dict[str, BaseFile]
+) -> dict[str, BaseFile]:
     """The state and sha256 of a base's files by name; a file is hashed again only when its size or
     time differ from `known`. Raises WeightsError where one cannot be read."""
+    # Code that is never run is no part of the model.
+    suffixes = _MODEL_SUFFIXES | (_CODE_SUFFIXES if config.trust_remote_code else set())
     files: dict[str, BaseFile] = {}
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix in _MODEL_SUFFIXES:
+            if path.is_file() and path.suffix in suffixes:
                 stat = path.stat()
                 state = (stat.st_size, stat.st_mtime_ns)
                 old = known.get(path.name)

@@ -17,7 +17,7 @@ from ..weights.io import load_model
 from ..weights.lineage import measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import Survival, overall
-from .base import base_folder, base_identity
+from .base import base_folder, base_identity, code_allowed
 from .records import PhaseRecord, RunRecord
 from .store import checked_adapter, phase_folder, read_phase, read_run
 
@@ -46,12 +46,13 @@ def fuse_run(
     dtype: str | None,
     bits: int | None,
     card: Callable[[Fused], str],
+    trust_remote_code: bool = False,
 ) -> Fused:
     """Write the model after `phase` (the last for None) to `out`, a new or empty folder.
 
     The dtype defaults to the one that phases were handed on in: then the weights are those that
     the next phase would have started from, bit for bit. Quantisation, if asked for, comes last
-    and once.
+    and once. A base's own code is run only if `trust_remote_code` and the curriculum allow it.
 
     Raises:
         RunError: no run, phases that are missing or don't belong together, changed adapters.
@@ -70,7 +71,9 @@ def fuse_run(
         raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
     _refuse_changed_base(run, curriculum, record)
     deltas = [read_delta(checked_adapter(phase_folder(run, r.index, r.name), r)) for r in chosen]
-    base = open_base(base_folder(curriculum.base, record.base, run))
+    folder = base_folder(curriculum.base, record.base, run, trust_remote_code)
+    trust = code_allowed(curriculum.base, folder, trust_remote_code)
+    base = open_base(folder, trust)
     names = tuple(p.name for p in curriculum.phases)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_folder(target)
@@ -78,9 +81,9 @@ def fuse_run(
         written = dtype or record.dtype
         survivals = write_fused(base, deltas, partial, written, record.seed)
         if bits is not None:
-            quantize_folder(partial, bits)
-            survivals = measure_folder(base, deltas, open_base(partial))
-        _refuse_overflow(partial, written)
+            quantize_folder(partial, bits, trust)
+            survivals = measure_folder(base, deltas, open_base(partial, trust))
+        _refuse_overflow(partial, written, trust)
         left_out = len(base.unused) if bits is not None else 0
         fused = Fused(record, tuple(chosen), names, written, bits, overall(survivals), left_out)
         (partial / "README.md").write_text(card(fused), encoding="utf-8")
@@ -90,9 +93,9 @@ def fuse_run(
     return fused
 
 
-def _refuse_overflow(folder: Path, dtype: str) -> None:
+def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
     """Run the model that was written: Gemma 3, for one, overflows in float16 activations."""
-    logits = load_model(folder)(mx.arange(_TRIAL_TOKENS)[None])
+    logits = load_model(folder, trust_remote_code=trust_remote_code)(mx.arange(_TRIAL_TOKENS)[None])
     if not mx.all(mx.isfinite(logits)).item():
         raise WeightsError(
             f"the fused model does not answer with finite numbers in {dtype}; use --dtype bfloat16"

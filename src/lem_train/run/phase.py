@@ -183,7 +183,7 @@ def _trained(
     if record is None or not stands or changed_files(folder / "adapter", record.adapter):
         record = None
     emit(Stage(phase.name, "loading"))
-    model = load_model(lineage.weights)
+    model = load_model(lineage.weights, trust_remote_code=lineage.base.trust_remote_code)
     adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
     if record is None:
         record = _train(model, adapters, plan, rows, lineage.seed, at_once, emit, interrupts)
@@ -375,7 +375,7 @@ def _fuse(
     try:
         survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)
         emit(Stage(name, "verifying"))
-        fused = load_model(partial)
+        fused = load_model(partial, trust_remote_code=lineage.base.trust_remote_code)
         logits = _held_out(fused, rows, plan.config)
         del fused
         mx.clear_cache()

@@ -17,6 +17,7 @@ from ..data.jsonl import PhaseData
 from ..data.tokenize import ChatTokenizer, Tokenized
 from ..errors import DataError, WeightsError
 from ..weights.folder import Config, read_config, tensor_specs, text_config
+from .base import code_allowed
 from .estimate import (
     Cost,
     Shape,
@@ -76,7 +77,7 @@ class RunPreview:
     notes: tuple[str, ...]
 
 
-def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
+def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = False) -> RunPreview:
     """Look at everything `lem train` would, short of loading weights.
 
     Raises:
@@ -87,8 +88,10 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
     prepared = prepare(curriculum, run, online=False)
     data = read_all(curriculum.phases)
     notes: list[str] = []
-    with _tokenizer_folder(curriculum.base, prepared, run, notes) as (folder, stands_in):
-        chat = load_chat_tokenizer(folder)
+    code = curriculum.base.trust_remote_code and trust_remote_code
+    with _tokenizer_folder(curriculum.base, prepared, code, notes) as (folder, stands_in):
+        trust = code_allowed(curriculum.base, folder, trust_remote_code)
+        chat = load_chat_tokenizer(folder, trust)
         rows = _tokenize(prepared, data, chat)
         kept = {
             plan.config.name: _kept(plan.config, rows[plan.config.name], data, prepared, chat)
@@ -96,7 +99,7 @@ def preview_run(curriculum: Curriculum, run: Path) -> RunPreview:
         }
         shape = None if stands_in else _shape(read_config(folder), notes)
         dtype_bytes = None if stands_in else _dtype_bytes(curriculum, read_config(folder))
-        weight_bytes = None if stands_in else _weight_bytes(folder)
+        weight_bytes = None if stands_in else _weight_bytes(curriculum.base, folder)
     rate = None if shape is None else measured_rate()
     phases = _corrected(
         [
@@ -231,7 +234,7 @@ def _warnings(phase: PhaseConfig, train: Split, valid: Split, updates: int) -> I
 
 @contextmanager
 def _tokenizer_folder(
-    base: BaseConfig, prepared: Prepared, run: Path, notes: list[str]
+    base: BaseConfig, prepared: Prepared, code: bool, notes: list[str]
 ) -> Iterator[tuple[Path, bool]]:
     """A folder with the base's tokenizer and config, and whether a tiny one stands in for it."""
     from ..weights.tiny import build_tiny
@@ -243,20 +246,21 @@ def _tokenizer_folder(
         from ..weights import hub
 
         try:
-            yield hub.download_tokenizer(base.repo, prepared.base["commit"]), False
-            return
+            folder = hub.download_tokenizer(base.repo, prepared.base["commit"], code)
         except WeightsError as error:
             notes.append(f"{error}; tokens are counted with the tiny tokenizer instead")
-    with tempfile.TemporaryDirectory(prefix="lem-plan-") as folder:
-        build_tiny(Path(folder), base.tiny or "gemma3", base.seed)
-        yield Path(folder), base.tiny is None
+        else:
+            yield folder, False
+            return
+    with tempfile.TemporaryDirectory(prefix="lem-plan-") as built:
+        build_tiny(Path(built), base.tiny or "gemma3", base.seed)
+        yield Path(built), base.tiny is None
 
 
-def _weight_bytes(folder: Path) -> int | None:
-    try:
-        return sum(spec.nbytes for spec in tensor_specs(folder))
-    except WeightsError:  # a tokenizer's folder holds no weights
-        return None
+def _weight_bytes(base: BaseConfig, folder: Path) -> int | None:
+    if base.repo is not None and not any(folder.glob("model*.safetensors")):
+        return None  # only its tokenizer is here
+    return sum(spec.nbytes for spec in tensor_specs(folder))
 
 
 def _shape(config: Config, notes: list[str]) -> Shape | None:

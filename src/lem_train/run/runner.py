@@ -13,7 +13,7 @@ from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, GateError, RunError, WeightsError, listing
 from ..files import discard
-from .base import base_folder, base_identity, hashed_base
+from .base import base_folder, base_identity, code_allowed, hashed_base
 from .events import OnEvent, RunFinished, RunPlanned
 from .interrupt import Interrupts
 from .plan import PhasePlan, plan_phases, until
@@ -55,12 +55,14 @@ def train_curriculum(
     run: Path,
     emit: OnEvent,
     until_phase: str | None = None,
+    trust_remote_code: bool = False,
     interrupts: Interrupts | None = None,
 ) -> None:
     """Train what the records don't cover, phase by phase; see `run_phase` for each.
 
     Everything that can be wrong with the rows is found before a model is loaded. A run that was
-    broken off, wherever that was, goes on and ends with the bits it would have had.
+    broken off, wherever that was, goes on and ends with the bits it would have had. A base's own
+    code is run only if `trust_remote_code` and the curriculum allow it.
 
     Raises:
         Interrupted: a signal came, and `interrupts` is armed.
@@ -79,7 +81,7 @@ def train_curriculum(
                 )
             emit(RunPlanned(curriculum.name, run, plans))
             try:
-                job = _Job(curriculum, run, prepared, plans, data)
+                job = _Job(curriculum, run, prepared, plans, data, trust_remote_code)
                 _train_phases(job, emit, interrupts or Interrupts())
             except OSError as error:
                 raise disk_error(run, error) from error
@@ -134,13 +136,14 @@ class _Job:
     prepared: Prepared
     plans: tuple[PhasePlan, ...]
     data: dict[str, PhaseData]
+    trust_remote_code: bool
 
 
 def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     # MLX and transformers take a second to import: a run with nothing to do never gets here.
     from mlx_lm.utils import maybe_set_recommended_wired_limit
 
-    from ..weights.base import open_base
+    from ..weights.base import open_base, refuse_not_finite
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
@@ -149,11 +152,13 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     curriculum, plans = job.curriculum, job.plans
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
     folder, files = _whole_base(job)
-    chat = load_chat_tokenizer(folder)
+    trust = code_allowed(curriculum.base, folder, job.trust_remote_code)
+    chat = load_chat_tokenizer(folder, trust)
     to_train = [plan.config for plan in plans if plan.action == "train"]
     rows = prepare_all(to_train, job.data, job.prepared.kernel, chat)
-    base = open_base(folder)
+    base = open_base(folder, trust)
     refuse_misfits(base, to_train)
+    refuse_not_finite(base)
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
     at_once = rows_at_once(base, dtype, to_train, rows)
     _refuse_small_disk(job, base, dtype)
@@ -184,15 +189,15 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
 def _whole_base(job: _Job) -> tuple[Path, dict[str, BaseFile]]:
     """The base's folder and its files' hashes; they are those that the run began with."""
     config, identity, run = job.curriculum.base, job.prepared.base, job.run
-    folder = base_folder(config, identity, run)
+    folder = base_folder(config, identity, run, job.trust_remote_code)
     before = read_run(run)
     known = before.base_files if before and before.base == identity else {}
-    files = hashed_base(folder, known)
+    files = hashed_base(config, folder, known)
     odd = sorted(n for n in known if n not in files or files[n].sha256 != known[n].sha256)
     if odd and config.tiny is not None:  # it is what its name says: built again
         discard(folder)
         folder = base_folder(config, identity, run)
-        return folder, hashed_base(folder, {})
+        return folder, hashed_base(config, folder, {})
     if odd:
         raise WeightsError(
             f"{folder}: expected the base that the run began with, but {', '.join(odd)} differ; "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -18,28 +18,32 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import WeightsError
+from .folder import indexed_shards
 
 _TIMEOUT_SECONDS = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# Weights only as safetensors; never a pickle, never code.
+# Weights only as safetensors; never a pickle, and code only where it is trusted.
 _TOKENIZER_FILES = ["*.json", "tokenizer.model", "*.jinja", "*.txt"]
-_FILES = [*_TOKENIZER_FILES, "model*.safetensors"]
+_WEIGHTS = "model*.safetensors"
+_CODE = "*.py"
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{6,}")
 
 
-def download(repo: str, revision: str) -> Path:
+def download(repo: str, revision: str, trust_remote_code: bool = False) -> Path:
     """The folder of `repo` at `revision`, from the local cache or the hub."""
-    return _snapshot(repo, revision, _FILES)
+    return _snapshot(repo, revision, [*_TOKENIZER_FILES, _WEIGHTS, *[_CODE] * trust_remote_code])
 
 
-def download_tokenizer(repo: str, revision: str) -> Path:
+def download_tokenizer(repo: str, revision: str, trust_remote_code: bool = False) -> Path:
     """The same without the weights: what `lem plan` needs to count tokens."""
-    return _snapshot(repo, revision, _TOKENIZER_FILES)
+    return _snapshot(repo, revision, [*_TOKENIZER_FILES, *[_CODE] * trust_remote_code])
 
 
 def cached_folder(repo: str, commit: str) -> Path | None:
     """The snapshot in the local cache, weights and all, if it is complete there."""
-    return _cached(repo, commit, _FILES)
+    return _cached(repo, commit, [*_TOKENIZER_FILES, _WEIGHTS])
 
 
 def commit_of(repo: str, revision: str) -> str:
@@ -88,12 +92,10 @@ def _cached(repo: str, revision: str, patterns: list[str]) -> Path | None:
     except ValueError as error:  # a name that cannot be a repository's
         raise _explained(repo, revision, error) from error
     wanted = {"tokenizer.json"}
-    if patterns is _FILES:
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            wanted |= set(json.loads(index.read_bytes())["weight_map"].values())
-        else:
-            wanted.add("model.safetensors")
+    if _WEIGHTS in patterns:
+        wanted |= indexed_shards(folder) or {"model.safetensors"}
+    if _CODE in patterns and not any(folder.glob(_CODE)):
+        return None  # what was cached before the code was trusted
     return folder if all((folder / name).is_file() for name in wanted) else None
 
 
@@ -117,11 +119,19 @@ def _explained(repo: str, revision: str, error: Exception) -> WeightsError:
     elif isinstance(error, RemoteEntryNotFoundError):
         hint = "expected a config.json in it; is it a model in Hugging Face layout?"
     elif isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError):
-        hint = f"expected base.repo as owner/name: {error}"
+        hint = f"expected base.repo as owner/name: {_without_tokens(str(error))}"
     elif isinstance(error, OSError) and not isinstance(
         error, HfHubHTTPError | LocalEntryNotFoundError | ConnectionError
     ):
-        hint = str(error)
+        hint = _without_tokens(str(error))
     else:
         hint = "it is not in the local cache and the hub cannot be reached"
     return WeightsError(f"base {repo} at {revision[:12]}: {hint} ({type(error).__name__})")
+
+
+def _without_tokens(text: str) -> str:
+    """Text from an exception, which may quote a request: nobody's access token is in it."""
+    known = {get_token(), os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")}
+    for token in known - {None, ""}:
+        text = text.replace(str(token), "…")
+    return _TOKEN.sub("hf_…", text)
