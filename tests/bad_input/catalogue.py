@@ -46,7 +46,9 @@ class Project:
         self.write("kernel.txt", "Protect what is aware, and be honest while you do it.\n")
         self.write("signature.txt", "Answer with care.\n")
         for split in ("train", "valid"):
-            rows = [{"prompt": f"Ask {i}, {split}?", "completion": f"Answer {i}."} for i in range(4)]
+            rows = [
+                {"prompt": f"Ask {i}, {split}?", "completion": f"Answer {i}."} for i in range(4)
+            ]
             self.write(f"rows/{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         return self
 
