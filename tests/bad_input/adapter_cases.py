@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from catalogue import Case, Project
+from catalogue import Case, Project, signed
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -133,7 +133,7 @@ def _recorded(change: Change) -> Change:
         for name in record["adapter"]:
             file = path.parent / "adapter" / name
             record["adapter"][name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        path.write_text(json.dumps(record))
+        path.write_bytes(signed(record))
 
     return both
 

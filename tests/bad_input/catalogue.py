@@ -12,6 +12,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from lem_train.hashing import sha256_json
 
 CURRICULUM = """\
 name: pico
@@ -71,6 +74,12 @@ class Project:
     def with_run(self) -> Path:
         """A finished run of the curriculum, in `runs/pico`."""
         return Path(shutil.copytree(self.finished, self.root / "runs" / "pico", symlinks=True))
+
+
+def signed(record: dict[str, Any]) -> bytes:
+    """A record that was changed and given the sha256 that it then has."""
+    fields = {key: value for key, value in record.items() if key != "sha256"}
+    return json.dumps(fields | {"sha256": sha256_json(fields)}).encode()
 
 
 @dataclass(frozen=True)

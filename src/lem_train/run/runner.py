@@ -158,10 +158,17 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     rows = prepare_all(to_train, job.data, job.prepared.kernel, chat)
     base = open_base(folder, trust)
     refuse_misfits(base, to_train)
-    refuse_not_finite(base)
+    before = read_run(job.run)
+    if before is None or before.base_files != files:  # else it was gone through already
+        refuse_not_finite(base)
     dtype = hand_over_dtype(base, curriculum.fuse.dtype)
     at_once = rows_at_once(base, dtype, to_train, rows)
     _refuse_small_disk(job, base, dtype)
+    reused = {
+        plan.index: read_delta(checked_adapter(plan.folder, _record(plan)))
+        for plan in plans
+        if plan.action == "reuse"
+    }
     write_run(job.run, _run_record(curriculum, job.prepared, dtype, files))
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
@@ -169,7 +176,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
         if plan.action == "reuse":
             tidy(plan.folder, _record(plan))  # it may have died right after its record
-            deltas = (*deltas, read_delta(checked_adapter(plan.folder, _record(plan))))
+            deltas = (*deltas, reused[number])
             weights, trusted = plan.folder / "fused", False
             continue
         if not trusted:

@@ -22,7 +22,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,7 +144,7 @@ def writing(run: Path) -> Iterator[None]:
     Raises:
         RunError: another process is training here, or the folder cannot be written.
     """
-    new = not run.exists()
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
         if any(run.iterdir()) and not ((run / "lock").exists() or (run / RUN_RECORD).exists()):
@@ -205,13 +205,15 @@ def _clear_leftovers(run: Path) -> None:
             clear_leftovers(folder)
 
 
-def _clear_unbegun(run: Path, new: bool) -> None:
-    """Only what `writing` and `base_folder` make before the record: the lock and a tiny base."""
+def _clear_unbegun(run: Path, new: Sequence[Path]) -> None:
+    """Only what `writing` and `base_folder` make before the record: the lock, a tiny base, and the
+    `new` folders."""
     clear_leftovers(run)
     for path in (*run.glob("base-*"), run / "lock"):
         remove(path)
-    if new and not any(run.iterdir()):
-        run.rmdir()
+    for folder in new:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
