@@ -80,11 +80,11 @@ FORM = {
     "null": ("---\n", "the file is empty: expected name, base and phases (c.yaml:1)"),
     "list": (
         "# a\n- name: x\n",
-        "expected a mapping at the top level, with name, base and phases (c.yaml:2)",
+        "expected a mapping at the top level, with name, base and phases, got a list (c.yaml:2)",
     ),
     "scalar": (
         "pico",
-        "expected a mapping at the top level, with name, base and phases (c.yaml:1)",
+        'expected a mapping at the top level, with name, base and phases, got "pico" (c.yaml:1)',
     ),
     "tab": ("base:\n\ttiny: gemma3\n", "a tab: indent with spaces (c.yaml:2)"),
     "documents": (
@@ -169,7 +169,8 @@ def test_bytes_that_are_not_utf8(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_curriculum(path)
     assert str(caught.value) == (
-        f"{path}: 1 error\n  not UTF-8 text: save the file as UTF-8 (latin.yaml:2)"
+        f"{path}: 1 error\n  expected UTF-8 text, got byte 0xe9; save the file as UTF-8 "
+        "(latin.yaml:2)"
     )
 
 

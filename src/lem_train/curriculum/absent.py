@@ -6,6 +6,7 @@ a path with a slip in it is an error with a line and not a run that stops at its
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +55,12 @@ def _absent_folder(tree: Node, loc: Loc, folder: Path) -> Iterator[Problem]:
 
 
 def _what_is_at(path: Path) -> str:
-    """`a file`, `a folder`, or `nothing`, also where the name is one that no file can have."""
+    """`a file`, `a folder`, `nothing` (also for a name that no file can have), or what else."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return "nothing"
-    return "a folder" if stat.S_ISDIR(mode) else "a file"
+    except (OSError, ValueError) as error:
+        loop = isinstance(error, OSError) and error.errno == errno.ELOOP
+        return "a loop of links" if loop else "nothing"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a file" if stat.S_ISREG(mode) else "a pipe or a device"  # reading it may never end

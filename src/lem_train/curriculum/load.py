@@ -3,7 +3,7 @@
 The steps, each in its own module: the text becomes a tree that remembers its lines (`tree`), the
 command line and `defaults` are worked into it (`merge`), the schema judges the plain values, and
 its complaints are put into words (`wording`); last, the files that it names are looked for
-(`absent`). Run as a module, it prints the JSON schema for editors.
+(`absent`), within the project (`outside`). Run as a module, it prints the JSON schema for editors.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from .absent import absent_files
 from .merge import overridden, with_defaults
+from .outside import outside_paths
 from .problems import Problem, failure
 from .schema import Curriculum
 from .tree import Node, plain, read_tree
@@ -28,8 +29,9 @@ def load_curriculum(path: Path, overrides: Sequence[str] = ()) -> Curriculum:
 
     `overrides` are `KEY=VALUE` strings: a dotted key path into the file (a phase by its index or
     its name) and a YAML scalar or flow value. `defaults` are merged under each phase, so the
-    phases of the result hold their full settings. Paths are relative to the curriculum's folder,
-    and the files that it names must be there; they are not opened.
+    phases of the result hold their full settings. Paths are relative to the curriculum's folder
+    and stay in the project unless they are absolute; the files that they name must be there, and
+    are not opened.
 
     Raises:
         ConfigError: with a title and one line for each problem, in file order.
@@ -41,8 +43,8 @@ def load_curriculum(path: Path, overrides: Sequence[str] = ()) -> Curriculum:
     problems += more
     if curriculum is None or problems:
         raise failure(path, problems)
-    if absent := list(absent_files(curriculum, tree)):
-        raise failure(path, absent)
+    if problems := [*outside_paths(curriculum, tree, path), *absent_files(curriculum, tree)]:
+        raise failure(path, problems)
     return curriculum
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any, ClassVar
 import yaml
 
 from ..errors import ConfigError
-from .problems import Loc, Place, Problem, about, failure, printable
+from .problems import Loc, Place, Problem, about, failure, printable, shown
 
 _Scalar = str | int | float | bool | None
 _At = Callable[[int], Place]  # the place of a line; lines count from 1
 
 MAX_DEPTH = 32  # a curriculum is 5 deep; beyond this a reader that recurses would overflow
+MAX_BYTES = 256 * 1024  # a hundred phases are 20 KB, and reading YAML takes 10 s a megabyte
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -86,7 +88,8 @@ def read_tree(path: Path) -> tuple[Node, list[Problem]]:
     if document is None or _is_null(document):
         raise failure(path, [Problem(at(1), "the file is empty: expected name, base and phases")])
     if not isinstance(document, yaml.MappingNode):
-        text = "expected a mapping at the top level, with name, base and phases"
+        found = shown(document.value) if isinstance(document, yaml.ScalarNode) else "a list"
+        text = f"expected a mapping at the top level, with name, base and phases, got {found}"
         raise failure(path, [Problem(at(_line(document)), text)])
     tree = _tree(document, (), at(_line(document)), at)
     return tree, list(_form_problems(document, (), at))
@@ -112,25 +115,40 @@ def read_value(text: str, loc: Loc, place: Place) -> Node:
 
 def _read(path: Path, at: _At) -> str:
     try:
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
+            raise ConfigError(
+                f"{printable(str(path))}: this is a folder; expected a curriculum in it, e.g. "
+                "smoke.yaml"
+            )
+        if not stat.S_ISREG(state.st_mode):  # opening it may block, and it may never end
+            raise ConfigError(
+                f"{printable(str(path))}: this is a pipe or a device; expected a curriculum in a "
+                "file, e.g. curricula/smoke.yaml"
+            )
+        if state.st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{printable(str(path))}: expected a curriculum of at most {MAX_BYTES:,} bytes, "
+                f"got {state.st_size:,}; name another file"
+            )
         raw = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"{printable(str(path))}: no such file; expected a curriculum, e.g. "
             "curricula/smoke.yaml"
         ) from None
-    except IsADirectoryError:
-        raise ConfigError(
-            f"{printable(str(path))}: this is a folder; expected a curriculum in it, e.g. "
-            "smoke.yaml"
-        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{printable(str(path))}: cannot be read: {reason}") from None
+        raise ConfigError(
+            f"{printable(str(path))}: cannot be read: {reason}; expected a curriculum, e.g. "
+            "curricula/smoke.yaml"
+        ) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = at(raw.count(b"\n", 0, error.start) + 1)
-        raise failure(path, [Problem(place, "not UTF-8 text: save the file as UTF-8")]) from None
+        text = f"expected UTF-8 text, got byte 0x{raw[error.start]:02x}; save the file as UTF-8"
+        raise failure(path, [Problem(place, text)]) from None
 
 
 def _compose(text: str, at: _At) -> tuple[yaml.Node | None, list[Problem]]:
