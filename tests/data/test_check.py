@@ -88,7 +88,7 @@ def test_every_kind_of_fault_at_its_line(tmp_path: Path) -> None:
     found = problems(tmp_path)
     lesson = tmp_path / "lesson" / "train.jsonl"
     expected = [
-        (2, "broken JSON"),
+        (2, "expected a JSON object, got broken JSON"),
         (3, "completion: expected text, got nothing but white space"),
         (4, f"exact duplicate of {lesson}:1"),
         (5, f"id r0 stands at {lesson}:1 already"),
@@ -288,13 +288,25 @@ def test_other_scripts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[]", "expected at least one prompt, found none"),
-        ("{}", "broken JSON: expected an array of prompts (column 1)"),
+        ("{}", "broken JSON: it begins with no [ (column 1)"),
         ('[{"id": "a"}]', "domain: expected text, got null"),
         ('[\n\n{"id": "a", "domain": "d", "prompt": 3}]', "prompt: expected text, got 3"),
         ('["a"]', "expected an object with id, domain, prompt, got str"),
         (
             '[{"id": "a", "domain": "d", "prompt": "p", "x": 1}]',
-            "expected id, domain, prompt only, got also x",
+            'expected id, domain, prompt only, got also ["x"]',
+        ),
+        (
+            '[{"id": "a", "domain": "d", "prompt": "p", "\\ud800\\u001b": 1}]',
+            'prompt only, got also ["\\ud800\\u001b"]',
+        ),
+        (
+            '[{"id": "a\\u001b", "domain": "d", "prompt": "p"}]',
+            'id: expected text on one line, got "a\\u001b"',
+        ),
+        (
+            '[{"id": "a", "domain": "d\\n", "prompt": "p"}]',
+            'domain: expected text on one line, got "d\\n"',
         ),
         ('[{"id": "a", "domain": "d", "prompt": "p"},]', "broken JSON: Expecting value"),
         ('[{"id": "a", "domain": "d", "prompt": "p"} {}]', "broken JSON: expected , or ]"),
@@ -309,6 +321,17 @@ def test_broken_prompts(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "some.json").write_text(text)
     (found,) = problems(tmp_path)
     assert found.startswith(f"{tmp_path}/some.json") and message in found
+
+
+def test_prompts_that_share_a_line_are_compared_too(tmp_path: Path) -> None:
+    first = '{"id": "a", "domain": "d", "prompt": "Which way is the harbour from here?"}'
+    other = '{"id": "a", "domain": "d", "prompt": "Who feeds the cat while you are gone?"}'
+    path = tmp_path / "some.json"
+    path.write_text(f"[{first}, {other}, {first}]")
+    assert problems(tmp_path) == [
+        f"{path}:1: id a stands at {path}:1 already",
+        f"{path}:1: exact duplicate of {path}:1",
+    ]
 
 
 def test_a_prompt_stands_at_the_line_it_begins_on(tmp_path: Path) -> None:

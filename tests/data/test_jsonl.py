@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lem_train.curriculum.schema import DataConfig
-from lem_train.data import jsonl
+from lem_train.data import corpus, jsonl
 from lem_train.data.conversation import Conversation, Message
+from lem_train.data.corpus import Item, Problem, read_row_at, read_rows
 from lem_train.data.jsonl import PhaseData, data_sha256, read_phase_data
 from lem_train.errors import DataError
 
@@ -181,6 +183,8 @@ def test_the_lessons_of_the_repository_load(lesson: str) -> None:
 
 # -- every kind of bad row ---------------------------------------------------------------------
 
+BROKEN = "expected a JSON object, got broken JSON:"
+LAST = "messages: expected the last turn to be the assistant's, got"
 EITHER = "expected either messages, or prompt and completion; found"
 BAD_ROWS: list[tuple[Line, str]] = [
     # bytes
@@ -191,16 +195,16 @@ BAD_ROWS: list[tuple[Line, str]] = [
         "expected UTF-8 without a byte order mark; save the file without BOM",
     ),
     # JSON
-    ("{", "broken JSON: Expecting property name enclosed in double quotes (column 2)"),
-    (GOOD[:-1], "broken JSON: Expecting ',' delimiter (column 39)"),
-    (GOOD + " x", "broken JSON: Extra data (column 41)"),
-    (GOOD + "\r" + GOOD, "broken JSON: Extra data (column 41)"),
-    ('{"prompt": "a\tb"}', "broken JSON: Invalid control character at (column 14)"),
-    ("{'a': 1}", "broken JSON: Expecting property name enclosed in double quotes (column 2)"),
-    ("[" * 200_000, "broken JSON: nested too deep"),
-    ('{"x": NaN}', "broken JSON: NaN is no JSON value"),
-    ('{"x": Infinity}', "broken JSON: Infinity is no JSON value"),
-    ('{"x": -Infinity}', "broken JSON: -Infinity is no JSON value"),
+    ("{", f"{BROKEN} Expecting property name enclosed in double quotes (column 2)"),
+    (GOOD[:-1], f"{BROKEN} Expecting ',' delimiter (column 39)"),
+    (GOOD + " x", f"{BROKEN} Extra data (column 41)"),
+    (GOOD + "\r" + GOOD, f"{BROKEN} Extra data (column 41)"),
+    ('{"prompt": "a\tb"}', f"{BROKEN} Invalid control character at (column 14)"),
+    ("{'a': 1}", f"{BROKEN} Expecting property name enclosed in double quotes (column 2)"),
+    ("[" * 200_000, f"{BROKEN} nested too deep"),
+    ('{"x": NaN}', f"{BROKEN} NaN is no JSON value"),
+    ('{"x": Infinity}', f"{BROKEN} Infinity is no JSON value"),
+    ('{"x": -Infinity}', f"{BROKEN} -Infinity is no JSON value"),
     ("null", "expected a JSON object, got null"),
     ("[1, 2]", "expected a JSON object, got [1, 2]"),
     ('"Née"', 'expected a JSON object, got "Née"'),
@@ -273,11 +277,11 @@ BAD_ROWS: list[tuple[Line, str]] = [
         row(("user", "a"), ("assistant", "b"), ("system", "s")),
         "messages[2].role: expected user, got system",
     ),
-    (row(("user", "a")), "messages: expected the last turn to be the assistant's"),
-    (row(("system", "s")), "messages: expected the last turn to be the assistant's"),
+    (row(("user", "a")), f"{LAST} user"),
+    (row(("system", "s")), f"{LAST} system"),
     (
         row(("user", "a"), ("assistant", "b"), ("user", "c")),
-        "messages: expected the last turn to be the assistant's",
+        f"{LAST} user",
     ),
     # id
     ('{"id": 7, "prompt": "a", "completion": "b"}', "id: expected text on one line, got 7"),
@@ -403,6 +407,43 @@ def test_utf16_is_refused(root: Path) -> None:
     ]
 
 
+def test_a_row_of_many_megabytes_is_refused_before_it_fills_the_memory(root: Path) -> None:
+    path = root / "train.jsonl"
+    with path.open("wb") as file:
+        file.write(GOOD.encode() + b'\n{"prompt": "')
+        file.truncate(100_000_000)  # no bytes on the disk: the rest reads as zeros
+    valid = write(root / "valid.jsonl", [HELD_OUT])
+    tracemalloc.start()
+    found = problems_of(root, DataConfig(train=(path,), valid=(valid,)))
+    (checked,) = [item for item in read_rows(path) if isinstance(item, Problem)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    message = "expected at most 4,194,304 bytes in a row, got 99,999,960; shorten or split it"
+    assert found == [f"DIR/train.jsonl:2: {message}"]
+    assert str(checked) == f"{path}:2: {message}"
+    assert peak < 30_000_000
+
+
+def test_a_long_row_is_no_limit_to_the_file_and_does_not_move_the_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = len(HELD_OUT) + 1  # with the end of the line
+    monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", limit)
+    monkeypatch.setattr(corpus, "MAX_ROW_BYTES", limit)
+    longest = [GOOD.replace("Who", name).ljust(limit - 1) for name in ("One", "Two", "Six")]
+    assert len(read(root, longest).train) == 3
+    for more in (0, 1, 2, limit - 1, limit, limit + 1, 3 * limit):
+        lines = [longest[0], GOOD.ljust(limit + more), longest[1], " " * 99, longest[2]]
+        assert [line[:20] for line in problems(root, lines)] == [
+            "DIR/train.jsonl:2: e",
+            "DIR/train.jsonl:4: e",
+        ]
+        items = list(read_rows(root / "train.jsonl"))
+        assert [isinstance(item, Problem) for item in items] == [False, True] * 2 + [False]
+        last = items[-1]
+        assert isinstance(last, Item) and read_row_at(last.place) == last
+
+
 # -- identity of the data ----------------------------------------------------------------------
 
 
@@ -435,7 +476,7 @@ def test_the_order_of_files_is_part_of_the_datas_hash(root: Path) -> None:
 
 def test_a_number_of_5000_digits_is_a_bad_row_and_no_traceback(root: Path) -> None:
     (problem,) = problems(root, [GOOD[:-1] + f', "note": {"1" * 5000}}}'])
-    assert problem.startswith("DIR/train.jsonl:1: broken JSON:")
+    assert problem.startswith(f"DIR/train.jsonl:1: {BROKEN}")
 
 
 def test_no_depth_of_nesting_is_a_traceback(root: Path) -> None:
@@ -473,11 +514,13 @@ def test_an_id_is_text_that_can_be_printed_on_one_line(root: Path, name: str) ->
         '{"messages": [{"role": "\\ud800", "content": "a"}]}',
         '{"\\ud800": 1}',
         '["\\ud800"]',
+        '["\\u009b2J"]',
         '{"messages": [{"role": "user", "content": "a", "\\ud800": 1}]}',
     ],
 )
 def test_a_message_can_always_be_printed(root: Path, line: str) -> None:
-    "\n".join(problems(root, [line])).encode()
+    (problem,) = problems(root, [line])
+    assert problem.isprintable()
 
 
 def test_unknown_keys_of_a_message_cannot_break_the_listing(root: Path) -> None:

@@ -519,7 +519,7 @@ def test_bad_rows_of_any_phase_are_reported_before_the_run_folder_is_made(
     assert "phase zen: 1 problem(s)" in text
     assert "zen/valid.jsonl:1: expected either messages, or prompt and completion" in text
     assert "phase last: 1 problem(s)" in text
-    assert "last/train.jsonl:1: broken JSON" in text
+    assert "last/train.jsonl:1: expected a JSON object, got broken JSON" in text
     assert not run.exists()
 
 

@@ -16,15 +16,20 @@ from typing import Any, Literal
 
 from ..errors import DataError, listing
 from .conversation import Conversation, Message, Role
-from .jsonl import Row, RowError, parse_row, text_of
+from .jsonl import MAX_ROW_BYTES, Row, RowError, parse_row, read_lines, short, text_of, too_long
 
 Kind = Literal["rows", "prompts", "evaluation", "text"]
+_BROKEN = "expected an array of prompts, got broken JSON:"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file, or the file (line 0); `offset` is the byte at which a row's line begins."""
+    """A line of a file, or the file (line 0).
+
+    `offset` is the byte at which a row's line begins; a prompt, which may share its line with
+    others, has minus its number there.
+    """
 
     path: Path
     line: int = 0
@@ -114,19 +119,21 @@ def read_rows(path: Path, read: Callable[[int], None] = lambda _: None) -> Itera
     """
     offset = found = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, (line, length) in enumerate(read_lines(file), start=1):
             if number == 1 and (line.startswith(_UTF16) or b"\0" in line[:1024]):
                 yield Problem(Place(path), "expected UTF-8, got UTF-16 or binary data")
                 return
-            if line.strip():
+            if line.strip() or length > MAX_ROW_BYTES:
                 found += 1
                 place = Place(path, number, offset)
                 try:
+                    if length > MAX_ROW_BYTES:
+                        raise RowError(too_long(length))
                     yield Item(parse_row(line.rstrip(b"\r\n"), str(place)), place)
                 except RowError as error:
                     yield Problem(place, str(error))
-            offset += len(line)
-            read(len(line))
+            offset += length
+            read(length)
     if not found:
         yield Problem(Place(path), "expected at least one row, found none")
 
@@ -146,22 +153,22 @@ def read_line_at(place: Place) -> bytes:
 
 def read_prompts(path: Path) -> Iterator[Item | Problem]:
     """The prompts of a JSON array, each with the line it begins on, and what is none."""
-    found = False
+    found = 0
     try:
         for line, value in _elements(path.read_bytes().decode("utf-8")):
-            found = True
-            place = Place(path, line)
+            found += 1
+            place = Place(path, line, -found)
             problem = _wrong_prompt(value)
             yield Problem(place, problem) if problem else _prompt(value, place)
     except UnicodeDecodeError as error:
         yield Problem(Place(path), f"expected UTF-8 ({error.reason} at byte {error.start})")
     except json.JSONDecodeError as error:
-        message = f"broken JSON: {error.msg} (column {error.colno})"
+        message = f"{_BROKEN} {error.msg} (column {error.colno})"
         yield Problem(Place(path, error.lineno), message)
     except RecursionError:
-        yield Problem(Place(path), "broken JSON: nested too deep")
+        yield Problem(Place(path), f"{_BROKEN} nested too deep")
     except ValueError:  # Python refuses to read integers of thousands of digits
-        yield Problem(Place(path), "broken JSON: a number with too many digits")
+        yield Problem(Place(path), f"{_BROKEN} a number with too many digits")
     else:
         if not found:
             yield Problem(Place(path), "expected at least one prompt, found none")
@@ -175,6 +182,9 @@ def _prompt(value: dict[str, str], place: Place) -> Item:
 _SUFFIXES = (".jsonl", ".json", ".txt")
 
 
+_NO_FILE = "{}: expected a file or a folder, got a pipe, a device or a link to nothing"
+
+
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     problems: list[str] = []
@@ -182,11 +192,13 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if path.is_dir():
             walk = os.walk(path, onerror=_raise)
             inside = [Path(folder, name) for folder, _, names in walk for name in names]
-            files += sorted(file for file in inside if file.suffix.lower() in _SUFFIXES)
+            known = sorted(file for file in inside if file.suffix.lower() in _SUFFIXES)
+            files += known
+            problems += [_NO_FILE.format(file) for file in known if not file.is_file()]
         elif not path.exists():
             problems.append(f"{path}: there is no such file or folder")
         elif not path.is_file():
-            problems.append(f"{path}: expected a file or a folder; it would be read more than once")
+            problems.append(_NO_FILE.format(path))
         elif path.suffix.lower() not in _SUFFIXES:
             problems.append(f"{path}: expected {', '.join(_SUFFIXES)} or a folder")
         else:
@@ -223,7 +235,7 @@ def _elements(text: str) -> Iterator[tuple[int, Any]]:
     decoder = json.JSONDecoder()
     at, line, seen = _skip(text, 0), 1, 0
     if text[at : at + 1] != "[":
-        raise json.JSONDecodeError("expected an array of prompts", text, at)
+        raise json.JSONDecodeError("it begins with no [", text, at)
     at = _skip(text, at + 1)
     more = text[at : at + 1] != "]"
     while more:
@@ -256,9 +268,11 @@ def _wrong_prompt(value: Any) -> str | None:
         return f"expected an object with {', '.join(_PROMPT_KEYS)}, got {type(value).__name__}"
     try:
         for key in _PROMPT_KEYS:
-            text_of(value.get(key), key)
+            text = text_of(value.get(key), key)
+            if key != "prompt" and not text.isprintable():
+                return f"{key}: expected text on one line, got {short(text)}"
     except RowError as error:
         return str(error)
     if unknown := sorted(set(value) - set(_PROMPT_KEYS)):
-        return f"expected {', '.join(_PROMPT_KEYS)} only, got also {', '.join(unknown)}"
+        return f"expected {', '.join(_PROMPT_KEYS)} only, got also {short(unknown)}"
     return None

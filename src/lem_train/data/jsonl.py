@@ -11,15 +11,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 from ..curriculum.schema import DataConfig
 from ..errors import DataError, listing
 from ..hashing import sha256_bytes, sha256_json
 from .conversation import Conversation, Message, Role
 
+MAX_ROW_BYTES = 4 * 1024 * 1024  # a million tokens; a longer line is no row but a broken file
 _ROLES = ("system", "user", "assistant")
 _NOTES = ("domain", "probe")
+_BROKEN = "expected a JSON object, got broken JSON:"
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,43 @@ def _contents(config: DataConfig, problems: list[str]) -> dict[Path, bytes]:
     contents: dict[Path, bytes] = {}
     for path in dict.fromkeys((*config.train, *config.valid)):
         try:
-            contents[path] = _read_bytes(path)
+            if too_long := _long_rows(path):
+                problems += too_long  # found before the file fills the memory
+            else:
+                contents[path] = _read_bytes(path)
         except OSError as error:
             problems.append(f"{path}: cannot be read ({error.strerror})")
     return contents
+
+
+def _long_rows(path: Path) -> list[str]:
+    if path.stat().st_size <= MAX_ROW_BYTES:
+        return []
+    with path.open("rb") as file:
+        lengths = [length for _, length in read_lines(file)]
+    return [
+        f"{path}:{number}: {too_long(length)}"
+        for number, length in enumerate(lengths, start=1)
+        if length > MAX_ROW_BYTES
+    ]
+
+
+def read_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """A file's lines with their length in bytes; of one that is too long for a row, the last piece
+    only, so that no line fills the memory."""
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        length = len(line)
+        while length > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            more = file.readline(MAX_ROW_BYTES)
+            if not more:
+                break
+            line, length = more, length + len(more)
+        yield line, length
+
+
+def too_long(length: int) -> str:
+    """What is said of a line of more than `MAX_ROW_BYTES`."""
+    return f"expected at most {MAX_ROW_BYTES:,} bytes in a row, got {length:,}; shorten or split it"
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -165,7 +200,7 @@ def parse_row(line: bytes, place: str) -> Row:
     _check_roles(messages)
     row_id = row.get("id", place)
     if not _is_line(row_id):
-        raise RowError(f"id: expected text on one line, got {_short(row_id)}")
+        raise RowError(f"id: expected text on one line, got {short(row_id)}")
     domain, probe = (row.get(key) if _is_line(row.get(key)) else None for key in _NOTES)
     own = row_id if "id" in row else contents_sha256(messages)
     return Row(Conversation(row_id, messages, place), domain, probe, own)
@@ -187,18 +222,18 @@ def _json_object(line: bytes) -> dict[str, Any]:
             text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys
         )
     except json.JSONDecodeError as error:
-        raise RowError(f"broken JSON: {error.msg} (column {error.colno})") from error
+        raise RowError(f"{_BROKEN} {error.msg} (column {error.colno})") from error
     except ValueError as error:  # Python refuses to read integers of thousands of digits
-        raise RowError("broken JSON: a number with too many digits") from error
+        raise RowError(f"{_BROKEN} a number with too many digits") from error
     except RecursionError as error:
-        raise RowError("broken JSON: nested too deep") from error
+        raise RowError(f"{_BROKEN} nested too deep") from error
     if not isinstance(row, dict):
-        raise RowError(f"expected a JSON object, got {_short(row)}")
+        raise RowError(f"expected a JSON object, got {short(row)}")
     return row
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise RowError(f"broken JSON: {name} is no JSON value")
+    raise RowError(f"{_BROKEN} {name} is no JSON value")
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -206,7 +241,7 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise RowError(f"expected every key once, got twice: {_short(twice)}")
+        raise RowError(f"expected every key once, got twice: {short(twice)}")
     return row
 
 
@@ -222,32 +257,32 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
     if forms:
         found = f"{'only ' if len(forms) == 1 else ''}{', '.join(forms)}"
     else:
-        found = f"keys {_shortened(', '.join(map(_short, row)) or 'none')}"
+        found = f"keys {_shortened(', '.join(map(short, row)) or 'none')}"
     raise RowError(f"expected either messages, or prompt and completion; found {found}")
 
 
 def _message_list(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise RowError(f"messages: expected a list of messages, got {_short(value)}")
+        raise RowError(f"messages: expected a list of messages, got {short(value)}")
     return tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
 
 
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
-        raise RowError(f"{where}: expected an object with role and content, got {_short(item)}")
+        raise RowError(f"{where}: expected an object with role and content, got {short(item)}")
     if unknown := sorted(set(item) - {"role", "content"}):
-        also = _shortened(", ".join(map(_short, unknown)))
+        also = _shortened(", ".join(map(short, unknown)))
         raise RowError(f"{where}: expected role and content only, got also {also}")
     role = item.get("role")
     if role not in _ROLES:
-        raise RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {_short(role)}")
+        raise RowError(f"{where}.role: expected one of {', '.join(_ROLES)}, got {short(role)}")
     return Message(cast(Role, role), text_of(item.get("content"), f"{where}.content"))
 
 
 def text_of(value: Any, where: str) -> str:
     """Text that can be trained on. Raises RowError, which names `where`."""
     if not isinstance(value, str):
-        raise RowError(f"{where}: expected text, got {_short(value)}")
+        raise RowError(f"{where}: expected text, got {short(value)}")
     if not value.strip():
         raise RowError(f"{where}: expected text, got nothing but white space")
     try:
@@ -265,7 +300,8 @@ def _check_roles(messages: tuple[Message, ...]) -> None:
             where = index + len(messages) - len(turns)
             raise RowError(f"messages[{where}].role: expected {expected}, got {message.role}")
     if not turns or turns[-1].role != "assistant":
-        raise RowError("messages: expected the last turn to be the assistant's")
+        last = messages[-1].role
+        raise RowError(f"messages: expected the last turn to be the assistant's, got {last}")
 
 
 def _refuse_duplicate(row: Conversation, seen: dict[str, str]) -> None:
@@ -280,13 +316,13 @@ def contents_sha256(messages: tuple[Message, ...]) -> str:
     return sha256_json([[message.role, message.content] for message in messages])
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value as JSON that fits a message and any terminal."""
     try:
         text = json.dumps(value, ensure_ascii=False)
+        return _shortened(text if text.isprintable() else json.dumps(value))
     except RecursionError:
         return f"a {type(value).__name__} nested too deep"
-    return _shortened(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _shortened(text: str) -> str:
