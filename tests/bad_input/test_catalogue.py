@@ -12,7 +12,7 @@ from catalogue import Case, Project
 
 from lem_train.cli import main
 
-AREAS = ("yaml_cases", "model_cases", "adapter_cases")
+AREAS = ("yaml_cases", "row_cases", "model_cases", "adapter_cases")
 CASES: list[Case] = [c for area in AREAS for c in importlib.import_module(area).CASES]
 
 
@@ -46,7 +46,7 @@ def test_bad_input_is_answered_and_nothing_changes(
     monkeypatch.setattr(sys, "argv", ["lem", *case.args])
     with pytest.raises(SystemExit) as leaving:
         main.run()
-    said = capfd.readouterr().err
+    said = "".join(capfd.readouterr())  # `lem data` answers on stdout
     assert leaving.value.code == case.code, said
     assert "Traceback" not in said
     for part in (case.place, case.expected, case.found):

@@ -270,7 +270,7 @@ def test_a_usage_error_ends_with_two(lem: Lem, folder: Path, args: tuple[str, ..
 def test_a_bad_setting_is_named_as_it_was_typed(lem: Lem) -> None:
     done = lem("train", "pico.yaml", "--set", "defaults.lora.rank=0")
     assert done.code == 1
-    assert "expected an integer ≥ 1, got 0" in done.err
+    assert "expected an integer ≥ 1 and ≤ 4096, got 0" in done.err
     assert "(--set defaults.lora.rank=0)" in done.err
 
 

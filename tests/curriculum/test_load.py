@@ -104,7 +104,7 @@ FORM = {
     "control": ("name: pico\nseed: \x07\n", "control character U+0007: remove it (c.yaml:2)"),
     "escape": (
         'name: pico\nseed: "\\UFFFFFFFF"\n',
-        "not YAML: an escape or a directive is out of range (c.yaml:2)",
+        "not YAML: an escape or a directive is out of range; write the character itself (c.yaml:2)",
     ),
     "surrogate": (
         'name: pico\n"\\ud83d": 1\n',
@@ -243,16 +243,16 @@ ONE_OPTIMIZER = 'one of "adam", "adamw", "sgd", "adafactor", "muon"'
 BLOCKS: list[tuple[str, list[str]]] = [
     (
         "defaults: {lora: {rank: 0}}",
-        ["defaults.lora.rank: expected an integer ≥ 1, got 0 (c.yaml:4)"],
+        ["defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 0 (c.yaml:4)"],
     ),
     (
         "defaults:\n  lora:\n    rank: 8.0",
-        ["defaults.lora.rank: expected an integer ≥ 1, got 8.0 (c.yaml:6)"],
+        ["defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 8.0 (c.yaml:6)"],
     ),
     (
         "defaults:\n  lora:\n    rank: 8.5\n    scale: true\n    dropout: 1",
         [
-            "defaults.lora.rank: expected an integer ≥ 1, got 8.5 (c.yaml:6)",
+            "defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 8.5 (c.yaml:6)",
             "defaults.lora.scale: expected a number > 0, got true (c.yaml:7)",
             "defaults.lora.dropout: expected a number ≥ 0 and < 1, got 1 (c.yaml:8)",
         ],
@@ -306,7 +306,8 @@ BLOCKS: list[tuple[str, list[str]]] = [
     (
         "defaults:\n  optimizer:\n    weight_decay: 0.1",
         [
-            "defaults.optimizer: expected no weight_decay with adam: adamw has it (c.yaml:5)",
+            "defaults.optimizer: expected no weight_decay with adam: adamw has it; got 0.1 "
+            "(c.yaml:5)",
         ],
     ),
     (
@@ -375,8 +376,8 @@ PHASES: list[tuple[str, list[str]]] = [
             "(c.yaml:5)",
             "phases[0].data: missing; expected a non-empty string or a mapping with train, valid "
             "(c.yaml:5)",
-            "phases[0].iterations: missing; expected an integer ≥ 1 (c.yaml:5)",
-            "phases[0].lora.rank: expected an integer ≥ 1, got 0 (c.yaml:6)",
+            "phases[0].iterations: missing; expected an integer ≥ 1 and ≤ 1000000 (c.yaml:5)",
+            "phases[0].lora.rank: expected an integer ≥ 1 and ≤ 4096, got 0 (c.yaml:6)",
         ],
     ),
     (
@@ -391,7 +392,7 @@ PHASES: list[tuple[str, list[str]]] = [
         [
             "phases[0].data: expected a non-empty string or a mapping with train, valid, got 5; "
             "put it in quotes (c.yaml:7)",
-            'phases[0].iterations: expected an integer ≥ 1, got "4" (c.yaml:8)',
+            'phases[0].iterations: expected an integer ≥ 1 and ≤ 1000000, got "4" (c.yaml:8)',
         ],
     ),
     (
@@ -457,10 +458,10 @@ def test_an_error_in_defaults_is_told_once_though_a_phase_adds_to_it(folder: Pat
         "  - name: zen", "  - name: zen\n    lora: {scale: 0}\n    optimizer: {learning_rate: 1.0}"
     )
     assert errors(folder, text) == [
-        "defaults.lora.rank: expected an integer ≥ 1, got 0 (c.yaml:5)",
+        "defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 0 (c.yaml:5)",
         "defaults.lora.x: unknown key; expected one of layers, rank, scale, dropout, keys "
         "(c.yaml:5)",
-        "defaults.optimizer: expected no weight_decay with adam: adamw has it (c.yaml:6)",
+        "defaults.optimizer: expected no weight_decay with adam: adamw has it; got 0.1 (c.yaml:6)",
         "phases[1].lora.scale: expected a number > 0, got 0 (c.yaml:13)",
     ]
 
@@ -469,8 +470,8 @@ def test_the_same_fault_in_defaults_and_in_a_phase_is_two(folder: Path) -> None:
     text = with_line(DEFAULTS, "defaults:\n  lora: {rank: x}")
     text = text.replace("  - name: zen", "  - name: zen\n    lora: {rank: y}")
     assert errors(folder, text) == [
-        'defaults.lora.rank: expected an integer ≥ 1, got "x" (c.yaml:5)',
-        'phases[1].lora.rank: expected an integer ≥ 1, got "y" (c.yaml:12)',
+        'defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got "x" (c.yaml:5)',
+        'phases[1].lora.rank: expected an integer ≥ 1 and ≤ 4096, got "y" (c.yaml:12)',
     ]
 
 
@@ -478,7 +479,7 @@ def test_a_phase_that_clashes_with_defaults_is_told_at_the_phase(folder: Path) -
     text = with_line(DEFAULTS, "defaults:\n  optimizer: {name: adamw, weight_decay: 0.1}")
     text = text.replace("  - name: zen", "  - name: zen\n    optimizer: {name: adam}")
     assert errors(folder, text) == [
-        "phases[1].optimizer: expected no weight_decay with adam: adamw has it (c.yaml:12)"
+        "phases[1].optimizer: expected no weight_decay with adam: adamw has it; got 0.1 (c.yaml:12)"
     ]
 
 
@@ -508,13 +509,15 @@ def test_overrides(folder: Path) -> None:
 
 
 OVERRIDES = {
-    "defaults.lora.rank=0": "defaults.lora.rank: expected an integer ≥ 1, got 0",
+    "defaults.lora.rank=0": "defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 0",
     "defaults.lora.rnak=8": "defaults.lora.rnak: unknown key; did you mean rank?",
     "seed=": "seed: expected an integer ≥ 0, got null",
     "phases.etics.iterations=1": 'phases: no phase "etics"; known phases: 0 ethics, 1 zen',
     "phases.2.iterations=1": 'phases: no phase "2"; known phases: 0 ethics, 1 zen',
     "phases.-1.iterations=1": 'phases: no phase "-1"; known phases: 0 ethics, 1 zen',
-    "phases.ethics.iterations=0": "phases[0].iterations: expected an integer ≥ 1, got 0",
+    "phases.ethics.iterations=0": (
+        "phases[0].iterations: expected an integer ≥ 1 and ≤ 1000000, got 0"
+    ),
     "name.x=1": 'name: expected a mapping in which to set "x", got "pico"',
     "phases.0.data.train=[x]": (
         'phases[0].data: expected a mapping in which to set "train", got "lesson"'
@@ -557,7 +560,8 @@ def test_overrides_come_after_the_file_and_in_their_order(folder: Path) -> None:
     text = with_line(DEFAULTS, "seed: -1")
     assert errors(folder, text, ["phases.0.iterations=0", "fuse.keep=x", "nope"]) == [
         "seed: expected an integer ≥ 0, got -1 (c.yaml:4)",
-        "phases[0].iterations: expected an integer ≥ 1, got 0 (--set phases.0.iterations=0)",
+        "phases[0].iterations: expected an integer ≥ 1 and ≤ 1000000, got 0 "
+        "(--set phases.0.iterations=0)",
         'fuse.keep: expected one of "all", "last", "none", got "x" (--set fuse.keep=x)',
         "expected KEY=VALUE, e.g. defaults.lora.rank=8 (--set nope)",
     ]
@@ -615,8 +619,11 @@ def test_a_missing_file_from_the_command_line(folder: Path) -> None:
 
 def test_the_home_of_nobody(folder: Path) -> None:
     text = VALID.replace("data: lesson", "data: ~no-such-user/x", 1)
-    (line,) = errors(folder, text)
-    assert "expected a path whose ~ is a known home folder" in line
+    expected = "expected a path whose ~ is a known home folder, got"
+    assert errors(folder, text) == [
+        f'phases[0].data: {expected} "~no-such-user/x/{name}.jsonl" (c.yaml:7)'
+        for name in ("train", "valid")
+    ]
 
 
 # --- What loads

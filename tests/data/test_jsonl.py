@@ -455,9 +455,9 @@ def test_the_datas_hash_is_that_of_the_bytes_and_their_split(root: Path) -> None
     assert data_sha256(DataConfig(train=(moved,), valid=(other,))) == data_sha256(config)
     for changed in (
         DataConfig(train=(other,), valid=(one,)),
-        DataConfig(train=(one, other), valid=(other,)),
-        DataConfig(train=(one, other), valid=(one,)),
-        DataConfig(train=(other, one), valid=(one,)),
+        DataConfig(train=(one, other), valid=(moved,)),
+        DataConfig(train=(one, moved), valid=(other,)),
+        DataConfig(train=(other, one), valid=(moved,)),
         DataConfig(train=(write(root / "blank", [GOOD, ""]),), valid=(other,)),
     ):
         assert data_sha256(changed) != data_sha256(config)
@@ -556,6 +556,16 @@ def test_a_file_named_twice_is_said_once(root: Path) -> None:
     assert len(found) == 1
     assert "DIR/rows.jsonl" in found[0]
     assert "rows.jsonl:1" not in found[0]
+
+
+def test_a_file_of_two_names_is_one_file(root: Path) -> None:
+    path = write(root / "rows.jsonl", [GOOD, GOOD.replace("Who", "Where")])
+    (root / "link.jsonl").symlink_to(path)
+    config = DataConfig(train=(path,), valid=(root / "link.jsonl",))
+    message = "expected every file once, but it is named twice, also as"
+    assert problems_of(root, config) == [f"DIR/rows.jsonl: {message} DIR/link.jsonl"]
+    with pytest.raises(DataError, match=message):
+        data_sha256(config)
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be"])

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from .problems import shown
+
 Wrap = Literal["sandwich", "prefix", "system", "none"]
 Overlong = Literal["stop", "drop", "trim_prompt"]
 LossOn = Literal["assistant", "last", "all"]
@@ -44,7 +46,8 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     try:
         return Path(root, Path(value).expanduser())
     except RuntimeError:
-        raise ValueError("expected a path whose ~ is a known home folder") from None
+        text = f"expected a path whose ~ is a known home folder, got {shown(value)}"
+        raise ValueError(text) from None
 
 
 LocalPath = Annotated[
@@ -90,12 +93,20 @@ class BaseConfig(Frozen):
                 f"expected exactly one of repo, path and tiny, got {' and '.join(given) or 'none'}"
             )
         if (self.repo is None) != (self.revision is None):
-            raise ValueError("expected repo and revision together: a base is pinned by its commit")
+            alone = "revision" if self.repo is None else "repo"
+            raise ValueError(
+                "expected repo and revision together: a base is pinned by its commit; "
+                f"got {alone} alone"
+            )
         if self.seed and self.tiny is None:
-            raise ValueError("expected seed only beside tiny: it seeds the tiny model's weights")
+            raise ValueError(
+                "expected seed only beside tiny: it seeds the tiny model's weights; "
+                f"got {self.seed}"
+            )
         if self.trust_remote_code and self.tiny is not None:
             raise ValueError(
-                "expected trust_remote_code only beside repo or path: a tiny model brings no code"
+                "expected trust_remote_code only beside repo or path, got it beside tiny: a tiny "
+                "model brings no code"
             )
         return self
 
@@ -114,7 +125,7 @@ class LoraConfig(Frozen):
 
     layers: Annotated[int, Field(ge=1)] | Literal["all"] = 16
     """How many of the last transformer layers get an adapter, or `all`."""
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=4096)
     """Rank of A and B."""
     scale: float = Field(default=32.0, gt=0)
     """Factor on B A; what other tools write as alpha / rank."""
@@ -147,11 +158,18 @@ class OptimizerConfig(Frozen):
     @model_validator(mode="after")
     def _settings_that_count(self) -> Self:
         if self.weight_decay and self.name not in _DECAYING:
-            raise ValueError(f"expected no weight_decay with {self.name}: adamw has it")
+            raise ValueError(
+                f"expected no weight_decay with {self.name}: adamw has it; got {self.weight_decay}"
+            )
         if self.momentum != _MOMENTUM and self.name not in _WITH_MOMENTUM:
-            raise ValueError(f"expected no momentum with {self.name}: sgd and muon have it")
+            raise ValueError(
+                f"expected no momentum with {self.name}: sgd and muon have it; got {self.momentum}"
+            )
         if self.final_learning_rate > self.learning_rate:
-            raise ValueError("expected final_learning_rate to be at most learning_rate")
+            raise ValueError(
+                f"expected final_learning_rate to be at most learning_rate ({self.learning_rate}), "
+                f"got {self.final_learning_rate}"
+            )
         return self
 
 
@@ -234,7 +252,7 @@ class PhaseConfig(Settings):
         json_schema_extra=_allow_a_folder
     )
     """A folder with train.jsonl and valid.jsonl, or lists of files."""
-    iterations: int = Field(ge=1)
+    iterations: int = Field(ge=1, le=1_000_000)
     """Micro-batches to train, as mlx_lm counts them."""
 
     @property
@@ -247,7 +265,7 @@ class PhaseConfig(Settings):
         if self.overlong == "trim_prompt" and self.wrap != "none":
             raise ValueError(
                 f"expected overlong stop or drop with wrap {self.wrap}: "
-                "trimming the prompt would cut the kernel"
+                "trimming the prompt would cut the kernel; got trim_prompt"
             )
         return self
 

@@ -171,7 +171,8 @@ def _syntax_problems(text: str, at: _At) -> Iterator[Problem]:
         mark = error.problem_mark or error.context_mark
         yield Problem(at(mark.line + 1 if mark else 1), _syntax_words(error))
     except (ValueError, OverflowError):  # PyYAML lets them through, e.g. for "\UFFFFFFFF"
-        yield Problem(at(loader.line + 1), "not YAML: an escape or a directive is out of range")
+        text = "not YAML: an escape or a directive is out of range; write the character itself"
+        yield Problem(at(loader.line + 1), text)
 
 
 def _syntax_words(error: yaml.MarkedYAMLError) -> str:

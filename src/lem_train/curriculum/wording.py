@@ -137,7 +137,7 @@ def _in_words(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return f"one of {', '.join(shown(value) for value in schema['enum'])}"
     words = PATTERNS.get(schema.get("pattern", ""), _KINDS[schema["type"]])
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
+    bounds = [f"{sign} {schema[key]:.12g}" for key, sign in _BOUNDS.items() if key in schema]
     if "properties" in schema:
         keys = schema.get("required", schema["properties"])
         bounds = [f"with {', '.join(keys)}"]

@@ -8,6 +8,7 @@ row, never guessed from the first.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def read_phase_data(config: DataConfig) -> PhaseData:
         DataError: a file cannot be read or is empty, or rows are broken, incomplete, out of order
             or exact duplicates (also of one another across the splits); all of them are listed.
     """
-    problems = _named_twice(config)
+    problems: list[str] = []
     contents = _contents(config, problems)
     files = () if problems else _file_hashes(config, contents)
     seen: dict[str, str] = {}
@@ -97,19 +98,19 @@ def _sha256(files: Sequence[tuple[str, str, str]]) -> str:
     return sha256_json([[split, sha256] for split, _, sha256 in files])
 
 
-def _named_twice(config: DataConfig) -> list[str]:
-    paths = [*config.train, *config.valid]
-    twice = dict.fromkeys(path for path in paths if paths.count(path) > 1)
-    return [f"{path}: expected every file once, but it is named twice" for path in twice]
-
-
 def _contents(config: DataConfig, problems: list[str]) -> dict[Path, bytes]:
     """Every readable file's bytes, read once: what is hashed is what is parsed."""
     contents: dict[Path, bytes] = {}
-    for path in dict.fromkeys((*config.train, *config.valid)):
+    names: dict[str, Path] = {}  # by the file itself, which links and `..` give several names
+    for path in (*config.train, *config.valid):
+        name = names.setdefault(os.path.realpath(path), path)
+        if name in contents or name != path:
+            also = "" if name == path else f", also as {path}"
+            problems.append(f"{name}: expected every file once, but it is named twice{also}")
+            continue
         try:
-            if too_long := _long_rows(path):
-                problems += too_long  # found before the file fills the memory
+            if longer := _long_rows(path):
+                problems += longer  # found before the file fills the memory
             else:
                 contents[path] = _read_bytes(path)
         except OSError as error:
