@@ -370,7 +370,7 @@ FILE = [
         "a curriculum of a megabyte",
         whole("# much\n" * 150_000),
         place="pico.yaml",
-        expected="expected a curriculum of at most 262,144 bytes",
+        expected="expected a curriculum of at most 65,536 bytes",
         found="got 1,050,000",
     ),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -498,6 +499,14 @@ def test_no_depth_of_nesting_is_a_traceback(root: Path) -> None:
 def test_a_key_given_twice_is_refused(root: Path, line: str) -> None:
     (problem,) = problems(root, [line])
     assert problem.startswith("DIR/train.jsonl:1: ")
+
+
+def test_a_key_given_twice_among_many_is_found_at_once(root: Path) -> None:
+    many = ", ".join(f'"{number}": 0' for number in range(200_000))
+    start = time.perf_counter()
+    (problem,) = problems(root, [f'{{{many}, "7": 1}}'])
+    assert problem == 'DIR/train.jsonl:1: expected every key once, got twice: ["7"]'
+    assert time.perf_counter() - start < 20  # counting each key anew would take an hour
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\nb", "   ", "\x1b[2J"])

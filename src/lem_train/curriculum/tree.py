@@ -24,7 +24,7 @@ _Scalar = str | int | float | bool | None
 _At = Callable[[int], Place]  # the place of a line; lines count from 1
 
 MAX_DEPTH = 32  # a curriculum is 5 deep; beyond this a reader that recurses would overflow
-MAX_BYTES = 256 * 1024  # a hundred phases are 20 KB, and reading YAML takes 10 s a megabyte
+MAX_BYTES = 64 * 1024  # a hundred phases are 20 KB; the slowest that fits takes three seconds
 _TAG = "tag:yaml.org,2002:"
 
 
