@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -479,6 +480,13 @@ CHECKED = [
         "pico.yaml",
         "pico.yaml: ",
         "pico.yaml",
+    ),
+    in_check(
+        "a pipe in a folder",
+        lambda project: os.mkfifo(project.root / "rows" / "more.jsonl"),
+        "expected a file or a folder",
+        "a pipe",
+        "rows/more.jsonl: ",
     ),
     in_check(
         "a link to nothing in a folder",
