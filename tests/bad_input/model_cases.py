@@ -424,7 +424,7 @@ CONFIG = _cases(
         _a_loop,
         "(pico.yaml:2)",
         "base.path: expected a folder",
-        "found nothing at model",
+        "found a loop of links at model",
     ),
 )
 

@@ -235,7 +235,8 @@ def test_scalars_are_yaml_1_2(folder: Path, text: str, value: Any) -> None:
 
 NAME_WORDS = "a name of a-z, 0-9, - and _ that starts with a letter or a digit"
 SETTINGS_KEYS = (
-    "lora, optimizer, batch, max_tokens, overlong, loss_on, evaluate_every, gradient_checkpointing"
+    "lora, optimizer, batch, checkpoint, max_tokens, overlong, loss_on, evaluate_every, "
+    "gradient_checkpointing, on_nonfinite, max_skipped_updates"
 )
 ONE_OPTIMIZER = 'one of "adam", "adamw", "sgd", "adafactor", "muon"'
 
@@ -317,8 +318,9 @@ BLOCKS: list[tuple[str, list[str]]] = [
     (
         "defaults:\n",
         [
-            "defaults: expected a mapping with lora, optimizer, batch, max_tokens, overlong, "
-            "loss_on, evaluate_every, gradient_checkpointing, got null (c.yaml:4)"
+            "defaults: expected a mapping with lora, optimizer, batch, checkpoint, max_tokens, "
+            "overlong, loss_on, evaluate_every, gradient_checkpointing, on_nonfinite, "
+            "max_skipped_updates, got null (c.yaml:4)"
         ],
     ),
     (

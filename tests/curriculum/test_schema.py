@@ -87,7 +87,17 @@ def test_the_json_schema_lets_data_be_a_folder() -> None:
 def test_every_key_is_described_for_editors() -> None:
     schema = curriculum_json_schema()
     models = {"Curriculum": schema, **schema["$defs"]}
-    own = {"base", "kernel", "fuse", "defaults", "phases", "lora", "optimizer", "batch"}
+    own = {
+        "base",
+        "kernel",
+        "fuse",
+        "defaults",
+        "phases",
+        "lora",
+        "optimizer",
+        "batch",
+        "checkpoint",
+    }
     for name, model in models.items():
         for key, below in model["properties"].items():
             assert "description" in below or key in own, f"{name}.{key}"

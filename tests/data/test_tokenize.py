@@ -668,5 +668,5 @@ def test_rows_that_cannot_be_wrapped_are_listed_with_those_of_the_other_split() 
     )
     rows = tuple(talk("a", "b", system="s", place=f"f:{line}") for line in (1, 2, 3))
     with pytest.raises(DataError) as caught:
-        prepare_rows(phase, PhaseData(rows[:2], rows[2:], ""), KERNEL, fake())
+        prepare_rows(phase, PhaseData(rows[:2], rows[2:], "", ()), KERNEL, fake())
     assert all(f"{row.source}: " in str(caught.value) for row in rows)

@@ -16,6 +16,8 @@ from .schema import Curriculum
 from .tree import Node
 from .wording import walk
 
+_MARKS = (".git", "pyproject.toml")
+
 
 def outside_paths(curriculum: Curriculum, tree: Node, file: Path) -> Iterator[Problem]:
     """Relative paths of the curriculum at `file` that lead out of its project, by their key."""
@@ -39,12 +41,13 @@ def outside_paths(curriculum: Curriculum, tree: Node, file: Path) -> Iterator[Pr
 def project_folder(file: Path) -> Path:
     """What a curriculum's relative paths stay in, links resolved.
 
-    The nearest folder above it with a `.git`; without one the working folder, if the curriculum
-    lies below it; else the curriculum's own folder.
+    The nearest folder above it with a `.git` or a pyproject.toml; without one the working folder,
+    if the curriculum lies below it; else the curriculum's own folder.
     """
     above = _resolved(file).parents
-    if found := next((folder for folder in above if (folder / ".git").exists()), None):
-        return found
+    for folder in above:
+        if any((folder / mark).exists() for mark in _MARKS):
+            return folder
     working = _resolved(Path.cwd())
     return working if working in above else above[0]
 
