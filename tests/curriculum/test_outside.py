@@ -153,8 +153,10 @@ def test_without_a_repository_it_is_the_working_folder_above_or_the_curriculums_
     ):
         monkeypatch.chdir(working)
         assert project_folder(file) == project
-    (file.parent.parent / ".git").write_text("gitdir: elsewhere\n")  # as in a worktree
+    (file.parent.parent / "pyproject.toml").touch()  # unpacked from an archive
     assert project_folder(file) == tmp_path / "here"
+    (tmp_path / "here" / "curricula" / ".git").write_text("gitdir: elsewhere\n")  # a worktree
+    assert project_folder(file) == file.parent
 
 
 def test_a_curriculum_that_is_a_link_belongs_where_it_really_is(project: Path) -> None:
