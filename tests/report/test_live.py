@@ -30,8 +30,11 @@ from lem_train.run.events import (
     Event,
     PhaseFinished,
     PhaseStarted,
+    Resumed,
     RunFinished,
     RunPlanned,
+    Saved,
+    Skipped,
     Stage,
     Trained,
     Validated,
@@ -39,7 +42,7 @@ from lem_train.run.events import (
 from lem_train.run.plan import Action, PhasePlan
 from lem_train.run.records import Losses, PhaseInputs, PhaseRecord, RowCounts, Versions
 from lem_train.run.store import write_phase
-from lem_train.train.metrics import TrainMetrics, ValMetrics
+from lem_train.train.metrics import SkippedUpdate, TrainMetrics, ValMetrics
 from lem_train.weights.verify import FuseReceipt, ModuleReceipt
 
 INPUTS = PhaseInputs(parent="p", settings={}, kernel=None, data="d")
@@ -208,6 +211,53 @@ def test_plain_lines_of_a_whole_run() -> None:
         "ethics-final: loading",
     ]
     assert plain(whole_run())[-1] == "done: 2 phases trained, 1 reused, in 7 min 40 s; see runs/g"
+
+
+def resumed() -> list[Event]:
+    """The last phase goes on after its third update, and skips the fourth."""
+    done = [e.metrics for e in training("ethics-final", 6) if isinstance(e, Trained | Validated)]
+    return [
+        PLANNED,
+        *whole_phase(PLANS[1]),
+        Stage("ethics-final", "loading"),
+        PhaseStarted(PLANS[2], 1200, 5, 1_234_567),
+        Resumed("ethics-final", 3, 6, tuple(done)),
+        Skipped("ethics-final", SkippedUpdate(8, 4, 2e-5, "loss nan in rows a, b", 3.0)),
+        Saved("ethics-final", 4, 8),
+    ]
+
+
+def test_plain_says_where_a_phase_goes_on_and_what_was_left_out() -> None:
+    assert plain(resumed())[-2:] == [
+        "ethics-final: goes on after update 3 (iteration 6)",
+        "ethics-final: update 4 left out: loss nan in rows a, b, at lr 2e-05",
+    ]
+
+
+def test_a_resumed_phase_is_shown_as_far_as_it_was() -> None:
+    before, after = stand(midway()).running, stand(resumed()[:-2]).running
+    assert before is not None and after is not None
+    assert (after.iteration, after.val_loss, after.recent) == (6, before.val_loss, before.recent)
+    assert (after.train_seconds, after.passes) == (before.train_seconds, before.passes)
+    skipped = stand(resumed()).running
+    assert skipped is not None and skipped.iteration == 8
+    assert any("8/10" in line for line in drawn(stand(resumed()), 0.0))
+
+
+def test_json_of_a_resumed_phase() -> None:
+    assert [as_json_object(event) for event in resumed()[-3:]] == [
+        {"event": "resumed", "phase": "ethics-final", "update": 3, "iteration": 6},
+        {
+            "event": "skipped",
+            "phase": "ethics-final",
+            "iteration": 8,
+            "update": 4,
+            "learning_rate": 2e-5,
+            "skipped": "loss nan in rows a, b",
+            "seconds": 3.0,
+        },
+        {"event": "saved", "phase": "ethics-final", "update": 4, "iteration": 8},
+    ]
 
 
 def test_plain_progress_keeps_its_pace() -> None:
