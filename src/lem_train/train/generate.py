@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -72,7 +73,12 @@ def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
 def _read(model: nn.Module, tokens: Sequence[int]) -> list[object]:
     """The cache after `tokens`. It is not written to: a batch begins with a copy of its own."""
     cache: list[object] = make_prompt_cache(model)
+    read_into(cache, model, tokens)
+    return cache
+
+
+def read_into(cache: Sequence[Any], model: nn.Module, tokens: Sequence[int]) -> None:
+    """Let the model read `tokens` into its prompt cache, piece by piece; no logits are computed."""
     for start in range(0, len(tokens), _PREFILL):
         model(mx.array([tokens[start : start + _PREFILL]]), cache=cache)
-        mx.eval([layer.state for layer in cache])  # type: ignore[attr-defined]
-    return cache
+        mx.eval([layer.state for layer in cache])
