@@ -30,6 +30,7 @@ from lem_train.data.tokenize import (
     Span,
     TemplateError,
     Tokenized,
+    tokenize_prompt,
     tokenize_split,
 )
 from lem_train.errors import DataError
@@ -351,6 +352,7 @@ def fake(
         render=render,
         render_prompt=lambda messages: render(messages) + opening,
         encode=encode,
+        decode=lambda ids: "".join(chr(i - len(known)) for i in ids if i >= len(known)),
         stop_ids=frozenset([known.index("<e>")]),
         special_ids=frozenset(map(known.index, special)),
     )
@@ -670,3 +672,45 @@ def test_rows_that_cannot_be_wrapped_are_listed_with_those_of_the_other_split() 
     with pytest.raises(DataError) as caught:
         prepare_rows(phase, PhaseData(rows[:2], rows[2:], "", ()), KERNEL, fake())
     assert all(f"{row.source}: " in str(caught.value) for row in rows)
+
+
+# -- prompts -----------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_the_beginning_of_its_row() -> None:
+    row = talk("ab", "cd", "ef", "gh", system="s")
+    ids = tokenize_prompt(row.messages[:-1], fake(), "here")
+    assert ids == only(fake(), row).token_ids[: len(ids)].tolist()
+    assert fake().decode(ids) == "sabcdef"
+
+
+def refusal(chat: ChatTokenizer, text: str) -> str:
+    with pytest.raises(DataError) as caught:
+        tokenize_prompt((Message("user", text),), chat, "here")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a<e>", "<a>", "be<u>fore"])
+def test_a_prompt_with_a_control_token_is_refused(text: str) -> None:
+    assert refusal(fake(), text) == (
+        "here: the messages hold a control token of this tokenizer; expected plain text: it would "
+        "end or open a turn"
+    )
+
+
+def test_a_prompt_that_the_model_has_no_embedding_for_is_refused() -> None:
+    largest = len(SPECIAL) + ord("z")
+    tokenize_prompt((Message("user", "az"),), replace(fake(), vocabulary=largest + 1), "here")
+    assert refusal(replace(fake(), vocabulary=largest), "az") == (
+        f"here: expected token ids below {largest} (the model's vocab_size), got {largest} for "
+        "'z'; the tokenizer is not this model's"
+    )
+
+
+def test_a_prompt_that_the_template_refuses_is_named() -> None:
+    def refuse(messages: Messages) -> str:
+        raise TemplateError("no")
+
+    assert refusal(fake(refuse), "a") == (
+        "here: expected messages that the chat template renders, and it refuses them: no"
+    )

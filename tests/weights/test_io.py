@@ -128,6 +128,26 @@ def test_stop_ids_need_no_generation_config(folder: Path) -> None:
     assert load_chat_tokenizer(folder).stop_ids == {1}
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_decoding_leaves_special_tokens_out_and_every_space_in(
+    arch: str, tiny_folder: Tiny, tmp_path: Path
+) -> None:
+    """A tokenizer that says it tidies spaces up would turn `kind , isn't it ?` into other text."""
+    text = "Be kind , is n't it ?\n\n  Yes . Grüße, 你好 – “so”."
+    folder = shutil.copytree(tiny_folder(arch), tmp_path / "model")
+    file = folder / "tokenizer_config.json"
+    tidying = {
+        "clean_up_tokenization_spaces": True,
+        "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True,
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | tidying))
+    chat = load_chat_tokenizer(folder)
+    ids, _ = chat.encode(text)
+    special = sorted(chat.special_ids)
+    assert chat.decode([special[0], *ids[:3], *special, *ids[3:], special[-1]]) == text
+    assert chat.decode([]) == ""
+
+
 def test_encoding_adds_no_tokens_and_tells_their_characters(tiny_folder: Tiny) -> None:
     chat = load_chat_tokenizer(tiny_folder("gemma3"))
     text = "<bos><start_of_turn>user\nHello you"

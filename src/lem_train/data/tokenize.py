@@ -38,6 +38,7 @@ class ChatTokenizer:
             from.
         encode: text → token ids and, for each, its (start, end) characters in the text. Adds no
             special tokens: the template has written them.
+        decode: token ids → text, without special tokens.
         stop_ids: tokens that end an assistant turn when generating.
         special_ids: control tokens, which must not occur inside a message.
         vocabulary: ids that the model has embeddings for, 0 to this; None where that is not known.
@@ -46,6 +47,7 @@ class ChatTokenizer:
     render: Callable[[tuple[Message, ...]], str]
     render_prompt: Callable[[tuple[Message, ...]], str]
     encode: Callable[[str], tuple[list[int], list[Span]]]
+    decode: Callable[[Sequence[int]], str]
     stop_ids: frozenset[int]
     special_ids: frozenset[int]
     vocabulary: int | None = None
@@ -114,6 +116,36 @@ def tokenize_split(
     return Tokenized(tuple(examples), tuple(dropped), tuple(trimmed))
 
 
+def tokenize_prompt(messages: tuple[Message, ...], chat: ChatTokenizer, place: str) -> list[int]:
+    """What the model is given to answer `messages`, which are wrapped and end with the user's.
+
+    Raises:
+        DataError: messages that the template cannot render, that carry control tokens, or whose
+            tokens the model does not have; `place` is named.
+    """
+    bare = tuple(Message(message.role, "x") for message in messages)
+    try:
+        text, frame = chat.render_prompt(messages), chat.render_prompt(bare)
+    except TemplateError as error:
+        raise _refused(place, error) from error
+    ids, offsets = chat.encode(text)
+    bounds = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    _refuse_foreign_tokens(np.asarray(ids, dtype=np.int32), bounds, text, chat, place)
+    control = chat.special_ids | chat.stop_ids
+    if sum(id_ in control for id_ in ids) != sum(id_ in control for id_ in chat.encode(frame)[0]):
+        raise DataError(
+            f"{place}: the messages hold a control token of this tokenizer; expected plain text: "
+            "it would end or open a turn"
+        )
+    return ids
+
+
+def _refused(place: str, error: TemplateError) -> DataError:
+    return DataError(
+        f"{place}: expected messages that the chat template renders, and it refuses them: {error}"
+    )
+
+
 def _overlong_message(conversation: Conversation, length: int, max_tokens: int) -> str:
     return (
         f"{conversation.source}: expected at most {max_tokens} tokens (max_tokens), got {length} "
@@ -151,10 +183,7 @@ def _tokenize(
         text = chat.render(messages)
         frame = frame_of(tuple(message.role for message in messages))
     except TemplateError as error:
-        raise DataError(
-            f"{place}: expected messages that the chat template renders, and it refuses them: "
-            f"{error}"
-        ) from error
+        raise _refused(place, error) from error
     spans = _content_spans(text, messages, frame.segments, place)
     ids, offsets = chat.encode(text)
     token_ids = np.asarray(ids, dtype=np.int32)

@@ -195,6 +195,10 @@ def load_chat_tokenizer(folder: Path, trust_remote_code: bool = False) -> ChatTo
         render=lambda messages: rendered(messages, prompt=False),
         render_prompt=lambda messages: rendered(messages, prompt=True),
         encode=encode,
+        # "tidied" spaces would be another text than the model wrote
+        decode=lambda ids: tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ),
         stop_ids=_stop_ids(folder, config, tokenizer),
         special_ids=_special_ids(tokenizer),
         vocabulary=_vocabulary(config),
