@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
 
 # A word is a run of letters, digits and the marks that belong to them, with its apostrophes; in
 # scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) it is a character.
@@ -18,13 +20,16 @@ _LETTERS = rf"(?:(?![{_SCRIPTS}])[\w{_MARKS}])+"
 _WORD = re.compile(rf"[{_SCRIPTS}]|{_LETTERS}(?:'{_LETTERS})*")
 _SPACED_WORD = re.compile(rf"[\w{_MARKS}]+(?:'[\w{_MARKS}]+)*")
 
-_STOCK = (
+# In the order in which `stock_phrase` looks for them.
+DISCLAIMERS = (
     "as an ai",
     "as a language model",
     "i'm just an ai",
     "i cannot assist",
     "i can't assist",
     "i'm unable to assist",
+)
+PREAMBLES = (
     "certainly!",
     "absolutely!",
     "of course!",
@@ -37,6 +42,8 @@ _STOCK = (
     "thank you for sharing",
     "i understand how",
     "it's completely understandable",
+)
+CAUTIONS = (
     "it's important to",
     "it is important to",
     "it's worth noting",
@@ -44,6 +51,8 @@ _STOCK = (
     "it's okay to",
     "it's crucial to",
     "remember that",
+)
+CLOSINGS = (
     "in conclusion",
     "in summary",
     "ultimately,",
@@ -52,17 +61,20 @@ _STOCK = (
     "feel free to",
     "let me know if",
     "don't hesitate to",
+)
+ORNAMENTS = (
     "navigate the complexities",
     "a rich tapestry",
     "delve into",
     "a testament to",
 )
+_STOCK = (*DISCLAIMERS, *PREAMBLES, *CAUTIONS, *CLOSINGS, *ORNAMENTS)
 
 
 def words(text: str) -> list[str]:
     """The words of a text, in compatible forms and lower case."""
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-    return (_WORD if _UNSPACED.search(folded) else _SPACED_WORD).findall(folded)
+    plain = folded(unicodedata.normalize("NFKC", text))
+    return (_WORD if _UNSPACED.search(plain) else _SPACED_WORD).findall(plain)
 
 
 def span(of: list[str], length: int) -> int:
@@ -77,9 +89,24 @@ def runs(of: list[str], length: int) -> set[str]:
     return set(map(" ".join, zip(*(of[i:] for i in range(length)), strict=False)))
 
 
+def folded(text: str) -> str:
+    """A text in lower case and with straight apostrophes, as phrases are looked for."""
+    return text.casefold().replace("’", "'")
+
+
 def stock_phrase(text: str) -> str | None:
     """The first in the list of stock phrases that the text holds, as whole words."""
-    folded = text.casefold().replace("’", "'")
-    held = (phrase for phrase in _STOCK if phrase in folded)
-    whole = (p for p in held if re.search(rf"(?<!\w){re.escape(p)}(?!\w)", folded))
-    return next(whole, None)
+    within = folded(text)
+    return next((phrase for phrase in _STOCK if occurrences(within, (phrase,))), None)
+
+
+def occurrences(within: str, phrases: Sequence[str]) -> int:
+    """How often phrases stand in a folded text as whole words; where two overlap, the first one
+    counts."""
+    held = tuple(phrase for phrase in phrases if phrase in within)  # seldom any, and found quickly
+    return len(_any_of(held).findall(within)) if held else 0
+
+
+@lru_cache(1024)
+def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)")
