@@ -46,5 +46,5 @@ def kernel_shingles(kernel: Kernel) -> frozenset[str]:
 @lru_cache(2 * _KERNELS)
 def _pattern(text: str) -> re.Pattern[str]:
     """Its words as they stand, any white space between them; not within a longer word."""
-    spaced = r"\s+".join(map(re.escape, text.split()))
-    return re.compile(rf"(?<!\w){spaced}(?!\w)" if text[:1].isalnum() else spaced)
+    spaced = r"\s++".join(map(re.escape, text.split()))
+    return re.compile(rf"(?<!\w){spaced}(?!\w)")
