@@ -85,7 +85,7 @@ def check(
 
 def _unchecked(corpus: Corpus) -> tuple[str, ...]:
     missing = []
-    if not corpus.evaluation:
+    if not any(path.name.startswith("evaluation") for path in corpus.evaluation):
         missing.append("evaluation*.json was not named: rows may hold what a model is judged by")
     if not corpus.kernel.texts:
         missing.append("no kernel text (.txt) was named: rows may hold it")

@@ -1,8 +1,8 @@
 """Any files of rows, prompts and kernel texts, read one piece at a time.
 
 `.jsonl` holds rows to train on, `.json` an array of prompts `{id, domain, prompt}` or the axioms,
-`.txt` a kernel text. Prompts in a file whose name begins with `evaluation` are what a model is
-judged by: nothing that is trained on may come near them.
+`.txt` a kernel text. Prompts in a file whose name begins with `evaluation`, `checkpoint` or
+`capability` are what a model is judged by: nothing that is trained on may come near them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .jsonl import MAX_ROW_BYTES, Row, RowError, parse_row, read_lines, short, t
 
 Kind = Literal["rows", "prompts", "evaluation", "text"]
 _BROKEN = "expected an array of prompts, got broken JSON:"
+_JUDGED_BY = ("evaluation", "checkpoint", "capability")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -45,6 +46,7 @@ class Item:
 
     row: Row
     place: Place
+    check: Any = None  # a prompt's, as it stands in the file: score/capability.py reads it
 
     @property
     def roles(self) -> list[Role]:
@@ -101,7 +103,7 @@ def find_corpus(paths: Sequence[Path]) -> Corpus:
     by_suffix = {suffix: [f for f in files if f.suffix.lower() == suffix] for suffix in _SUFFIXES}
     axioms = [f for f in by_suffix[".json"] if f.name == "axioms.json"]
     arrays = [f for f in by_suffix[".json"] if f not in axioms]
-    evaluation = [f for f in arrays if f.name.startswith("evaluation")]
+    evaluation = [f for f in arrays if f.name.startswith(_JUDGED_BY)]
     kernel, unusable = _kernel(by_suffix[".txt"], axioms)
     return Corpus(
         tuple(by_suffix[".jsonl"]),
@@ -174,9 +176,9 @@ def read_prompts(path: Path) -> Iterator[Item | Problem]:
             yield Problem(Place(path), "expected at least one prompt, found none")
 
 
-def _prompt(value: dict[str, str], place: Place) -> Item:
+def _prompt(value: dict[str, Any], place: Place) -> Item:
     conversation = Conversation(value["id"], (Message("user", value["prompt"]),), str(place))
-    return Item(Row(conversation, value["domain"], None, value["id"]), place)
+    return Item(Row(conversation, value["domain"], None, value["id"]), place, value.get("check"))
 
 
 _SUFFIXES = (".jsonl", ".json", ".txt")
@@ -273,6 +275,6 @@ def _wrong_prompt(value: Any) -> str | None:
                 return f"{key}: expected text on one line, got {short(text)}"
     except RowError as error:
         return str(error)
-    if unknown := sorted(set(value) - set(_PROMPT_KEYS)):
+    if unknown := sorted(set(value) - {*_PROMPT_KEYS, "check"}):
         return f"expected {', '.join(_PROMPT_KEYS)} only, got also {short(unknown)}"
     return None
