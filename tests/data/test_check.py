@@ -284,6 +284,24 @@ def test_other_scripts(tmp_path: Path) -> None:
     assert found.startswith(f"{tmp_path}/train.jsonl:1: comes near")
 
 
+@pytest.mark.parametrize("name", ["evaluation-2.json", "checkpoint.json", "capability.json"])
+def test_nothing_comes_near_what_a_model_is_judged_by(tmp_path: Path, name: str) -> None:
+    probe = {"id": "K1", "domain": "d", "prompt": "Which of my three aunts gets the piano now?"}
+    (tmp_path / name).write_text(json.dumps([probe]), encoding="utf-8")
+    write(
+        tmp_path, row(0, completion="You ask: which of my three aunts gets the piano? The eldest.")
+    )
+    (found,) = problems(tmp_path)
+    assert found.startswith(f"{tmp_path}/train.jsonl:1: comes near {tmp_path}/{name}:1, which is")
+
+
+def test_probes_of_other_kinds_do_not_stand_in_for_the_evaluation(tmp_path: Path) -> None:
+    probe = {"id": "C1", "domain": "d", "prompt": "Two and two?", "check": {"exact": ["4"]}}
+    (tmp_path / "capability.json").write_text(json.dumps([probe]), encoding="utf-8")
+    report = checked(tmp_path)
+    assert report.problems == () and report.unchecked[0].startswith("evaluation*.json")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -83,9 +83,7 @@ def write_vectors(path: Path, ids: Sequence[str], values: Sequence[Sequence[floa
         ValueError: not nineteen finite values for every id, or an id twice.
         OSError: the file cannot be written.
     """
-    features = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-    if not len(values):
-        features = np.empty((0, len(LABELS)), np.float32)
+    features = np.asarray(values if len(values) else np.empty((0, len(LABELS))), np.float32)
     if features.shape != (len(ids), len(LABELS)) or not np.isfinite(features).all():
         raise ValueError(f"expected {len(LABELS)} finite values for each of {len(ids)} ids")
     if len(set(ids)) < len(ids):
