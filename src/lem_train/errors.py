@@ -35,8 +35,11 @@ class RunError(LemError):
     """A run folder that cannot be used: locked, foreign, damaged, incomplete."""
 
 
-class Interrupted(LemError):
-    """The user, or the system, asked to end. A step that was at work is finished and saved."""
+class Interrupted(BaseException):
+    """The user, or the system, asked to end. A step that was at work is finished and saved.
+
+    It comes in the middle of other people's code, who may catch every Exception and go on.
+    """
 
     def __init__(self, number: int, where: str = "") -> None:
         super().__init__(f"interrupted{where}; the same command goes on")

@@ -357,6 +357,20 @@ def test_an_interrupt_in_a_validation_saves_the_update_before_it(
     assert pico.bits(run) == pico.bits(finished)
 
 
+@pytest.mark.parametrize(
+    "during",
+    ["lem_train.weights.io.mlx_lm_load_model", "transformers.AutoTokenizer.from_pretrained"],
+)
+def test_an_interrupt_in_code_that_catches_every_error_is_one(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    interrupts = Interrupts()
+    monkeypatch.setattr(during, lambda *args, **options: interrupts._handle(15, None))
+    with pytest.raises(Interrupted) as caught:
+        train_curriculum(pico.load(), tmp_path / "run", lambda event: None, None, False, interrupts)
+    assert caught.value.exit_code == 143
+
+
 # -- what a crash leaves, and room -------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import LemError
+from ..errors import Interrupted, LemError
 from . import data, fuse, plan, tiny, train, verify
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def run() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         _run()
-    except LemError as error:
+    except (LemError, Interrupted) as error:
         print(f"lem: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
