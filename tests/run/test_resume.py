@@ -12,11 +12,12 @@ import mlx.core as mx
 import pytest
 
 from lem_train.errors import Interrupted, RunError, TrainingError
+from lem_train.run import phase
 from lem_train.run.events import Event, PhaseFinished, Resumed, Saved, Skipped, Stage, Trained
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.runner import train_curriculum
 from lem_train.run.store import checkpoint_folders, read_checkpoint
-from lem_train.train import loop
+from lem_train.train import evaluate, loop
 
 if TYPE_CHECKING:
     from conftest import Pico
@@ -340,21 +341,50 @@ def test_a_phase_that_skips_everything_is_refused(
 
 
 def test_an_interrupt_in_a_validation_saves_the_update_before_it(
-    pico: Pico, tmp_path: Path, finished: Path
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupts, run = Interrupts(), tmp_path / "run"
+    interrupts, run, whole = Interrupts(), tmp_path / "run", tmp_path / "whole"
+    curriculum = pico.load("defaults.batch.size=1")  # two batches to validate
+    real, batches = evaluate.loss_sum, 0
 
-    def on(event: Event) -> None:
-        if isinstance(event, Trained) and event.metrics.iteration == 4:
+    def loss_sum(*args: object) -> object:
+        nonlocal batches
+        batches += 1
+        if batches == 3:  # the first of the validation at the end
             interrupts._handle(2, None)  # as the system would call it
+        return real(*args)  # type: ignore[arg-type]
 
-    with pytest.raises(Interrupted, match="in phase ethics after update 4 of 4, which is saved"):
-        train_curriculum(pico.load(), run, on, "ethics", interrupts)
-    events = pico.train(run)
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "loss_sum", loss_sum)
+        with pytest.raises(
+            Interrupted, match="in phase ethics after update 4 of 4, which is saved"
+        ):
+            train_curriculum(curriculum, run, lambda event: None, "ethics", False, interrupts)
+    assert batches == 3
+    events = pico.train(run, "defaults.batch.size=1", until="ethics")
     (resumed,) = only(events, Resumed)
     assert isinstance(resumed, Resumed) and resumed.update == 4
-    assert not [e for e in events if isinstance(e, Trained) and e.phase == "ethics"]
-    assert pico.bits(run) == pico.bits(finished)
+    assert not only(events, Trained)
+    pico.train(whole, "defaults.batch.size=1", until="ethics")
+    assert pico.bits(run) == pico.bits(whole)
+
+
+@pytest.mark.parametrize("during", ["save_adapter", "refuse_nonfinite_state"])
+def test_an_interrupt_after_the_last_update_loses_no_training(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    interrupts, run = Interrupts(), tmp_path / "run"
+    real = getattr(phase, during)
+
+    def interrupted(*args: object) -> None:
+        interrupts._handle(2, None)
+        real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(phase, during, interrupted)
+        with pytest.raises(Interrupted):
+            train_curriculum(pico.load(), run, lambda event: None, "ethics", False, interrupts)
+    assert not only(pico.train(run, until="ethics"), Trained)
 
 
 @pytest.mark.parametrize(

@@ -229,12 +229,14 @@ def _train(
                 if session.between_updates:
                     interrupts.check()
             refuse_nonfinite_state(model, session.optimizer)
+            record = _record_training(model, adapters, plan, session, rows, forward)
     except Interrupted as error:
         where = f" in phase {phase.name} {session.save_before_stopping()}"
         raise Interrupted(error.number, where) from error
     except TrainingError as error:
         raise TrainingError(f"{error}; stopped {session.save_before_stopping()}") from error
-    return _record_training(model, adapters, plan, session, rows, forward)
+    interrupts.check()  # one that came after the last step
+    return record
 
 
 def _record_training(
