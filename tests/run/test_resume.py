@@ -17,6 +17,7 @@ from lem_train.run.events import Event, PhaseFinished, Resumed, Saved, Skipped, 
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.runner import train_curriculum
 from lem_train.run.store import checkpoint_folders, read_checkpoint
+from lem_train.run.verify import verify_run
 from lem_train.train import evaluate, loop
 
 if TYPE_CHECKING:
@@ -215,6 +216,30 @@ def test_a_finished_phase_keeps_only_a_checkpoint_better_than_its_end(
     assert updates(tmp_path / "rising") == [2]
     (left,) = checkpoint_folders(tmp_path / "rising" / "01-ethics")
     assert (left / "adapter_config.json").is_file()  # an adapter that mlx-lm loads
+
+
+def test_a_finished_phase_that_is_trained_anew_begins_anew(
+    pico: Pico, tmp_path: Path, judged: Callable[..., None]
+) -> None:
+    """Else its old record stands beside what is written now, and a crash would leave both."""
+    run = tmp_path / "run"
+    settings = ("defaults.checkpoint.every_updates=1", "defaults.evaluate_every=1")
+    judged(*[9, 4, 3, 5, 6] * 2)
+    pico.train(run, *settings, until="zen")
+    assert checkpoint_folders(run / "02-zen")  # the best one
+    shutil.rmtree(run / "01-ethics")
+    judged(*[9, 4, 3, 5, 6] * 2)
+    with pytest.raises(Power):
+        pico.train(
+            run,
+            *settings,
+            until="zen",
+            on=cut(lambda e: isinstance(e, Trained) and e.phase == "zen"),
+        )
+    assert len(pico.records(run)) == 1
+    judged(*[9, 4, 3, 5, 6] * 2)
+    pico.train(run, *settings, until="zen")
+    assert not verify_run(run).problems
 
 
 @pytest.mark.parametrize(

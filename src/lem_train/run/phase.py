@@ -41,6 +41,8 @@ from .records import DataFile, Losses, PhaseRecord, RowCounts, TrainedRecord, in
 from .session import Session, tidy
 from .space import refuse_without_room
 from .store import (
+    PHASE_RECORD,
+    begin_phase,
     changed_files,
     hashes_of,
     read_trained,
@@ -178,6 +180,8 @@ def _trained(
 ) -> tuple[TrainedRecord, mx.array]:
     """The phase's adapter in its folder, and the adapter-loaded model's held-out logits."""
     phase, folder = plan.config, plan.folder
+    if (folder / PHASE_RECORD).exists():  # it stands no more, nor does anything that it vouched for
+        begin_phase(folder)
     record = read_trained(folder)
     stands = record is not None and record.fingerprint == plan.fingerprint
     if record is None or not stands or changed_files(folder / "adapter", record.adapter):
