@@ -30,7 +30,7 @@ from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
 from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model
-from ..weights.lineage import Delta, fused_bytes, measure_fused, read_delta, write_fused
+from ..weights.lineage import Delta, folder_bytes, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
 from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
@@ -376,7 +376,7 @@ def _fuse(
 ) -> FuseReceipt:
     name, folder = plan.config.name, plan.folder
     emit(Stage(name, "fusing"))
-    refuse_without_room(folder, fused_bytes(lineage.base, lineage.dtype), "the fused weights")
+    refuse_without_room(folder, folder_bytes(lineage.base, lineage.dtype), "the fused weights")
     partial = partial_folder(folder / "fused")
     try:
         survivals = write_fused(lineage.base, deltas, partial, lineage.dtype, lineage.seed)

@@ -300,4 +300,4 @@ def _disk(curriculum: Curriculum, phases: list[Preview]) -> int | None:
         return None
     configs = [preview.plan.config for preview in phases if preview.cost is not None]
     adapters = [cost.adapter_bytes for cost in costs]
-    return run_bytes(costs[0].fused_bytes, adapters, configs, curriculum.fuse.keep, False)
+    return run_bytes(costs[0].fused_bytes, adapters, configs, curriculum.fuse.keep, "base")

@@ -18,7 +18,7 @@ from .events import OnEvent, RunFinished, RunPlanned
 from .interrupt import Interrupts
 from .plan import PhasePlan, plan_phases, until
 from .records import BaseFile, PhaseRecord, RunRecord
-from .space import adapter_bytes, disk_error, refuse_without_room, run_bytes
+from .space import Parent, adapter_bytes, disk_error, refuse_without_room, run_bytes
 from .store import changed_files, checked_adapter, read_phase, read_run, write_run, writing
 
 if TYPE_CHECKING:
@@ -215,22 +215,23 @@ def _whole_base(job: _Job) -> tuple[Path, dict[str, BaseFile]]:
 
 def _refuse_small_disk(job: _Job, base: Base, dtype: str) -> None:
     from ..weights.base import linear_layers
-    from ..weights.lineage import fused_bytes
+    from ..weights.lineage import folder_bytes
 
     to_train = [plan for plan in job.plans if plan.action == "train"]
-    first = to_train[0].index
-    parent = first > 0 and not (job.plans[first - 1].folder / "fused").exists()
+    before = job.plans[: to_train[0].index]
+    parent: Parent = "base"
+    if before:
+        parent = "there" if (before[-1].folder / "fused").exists() else "gone"
     phases = [plan.config for plan in to_train]
     layers = linear_layers(base)
     adapters = [adapter_bytes(layers, phase.lora) for phase in phases]
-    needed = run_bytes(fused_bytes(base, dtype), adapters, phases, job.curriculum.fuse.keep, parent)
-    there = sum(
-        file.stat().st_size
+    there = [
+        sum(file.stat().st_size for file in plan.folder.rglob("*") if file.is_file())
         for plan in to_train
-        for file in plan.folder.rglob("*")
-        if file.is_file()
-    )
-    refuse_without_room(job.run, needed - there, "this run")
+    ]
+    keep = job.curriculum.fuse.keep
+    needed = run_bytes(folder_bytes(base, dtype), adapters, phases, keep, parent, there)
+    refuse_without_room(job.run, needed, "this run")
 
 
 def _restore_fused(plan: PhasePlan, lineage: Lineage) -> None:

@@ -4,32 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..curriculum.schema import Keep, LoraConfig, PhaseConfig
 from ..errors import RunError
 from ..files import free_bytes, is_full
 
+# What the first of some phases builds on: the base, which is not the run's, or the fused weights of
+# the phase before, which are there or have to be written again.
+Parent = Literal["base", "there", "gone"]
+
 _STATE = 3  # an adapter and the two moments of Adam, the most of any optimizer here
-_SMALL = 1 << 20  # records, metrics, tokenizer and config of a phase
+_SMALL = 1 << 20  # records and configs of a phase
+_LINE = 300  # of metrics.jsonl, for an iteration or a validation; every checkpoint has its own
 _FLOAT32 = 4
 
 
 def run_bytes(
-    fused: int, adapters: Sequence[int], phases: Sequence[PhaseConfig], keep: Keep, parent: bool
+    fused: int,
+    adapters: Sequence[int],
+    phases: Sequence[PhaseConfig],
+    keep: Keep,
+    parent: Parent,
+    there: Sequence[int] = (),
 ) -> int:
     """What training `phases` adds to the disk at its fullest.
 
     Args:
         fused: bytes of a phase's fused weights.
         adapters: bytes of each phase's adapter.
-        parent: whether the weights that the first of them builds on have to be written first.
+        parent: the weights that the first of them builds on, see Parent.
+        there: bytes of what each phase has on the disk already. It goes when the phase begins
+            anew, or is a part of what it needs: either way not before its turn.
     """
-    # While a phase is fused, its own weights and its parent's are both there.
-    folders = len(phases) if keep == "all" else min(2, len(phases))
-    # The best checkpoint, and the one that is being written, are beside the last ones.
-    states = [(p.checkpoint.keep + 2) * _STATE * a for p, a in zip(phases, adapters, strict=True)]
-    room = (folders + parent) * fused + sum(adapters) + max(states)
-    return room + len(phases) * _SMALL
+    most = 0
+    kept = (
+        fused if parent == "gone" else 0
+    )  # of the phases before the one at work, less what they had
+    for number, (phase, adapter) in enumerate(zip(phases, adapters, strict=True)):
+        lines = _LINE * (phase.iterations + phase.iterations // phase.evaluate_every + 2)
+        state = _STATE * adapter + lines
+        kept -= there[number] if there else 0
+        # The best checkpoint, and the one that is being written, are beside the last ones.
+        at_work = (phase.checkpoint.keep + 2) * state + adapter + lines + fused + _SMALL
+        most = max(most, kept + at_work)
+        # The best checkpoint stays; so do the fused weights, until the next phase's are there.
+        kept += state + adapter + lines + fused + _SMALL
+        if keep != "all" and (number > 0 or parent != "base"):
+            kept -= fused
+    return most
 
 
 def adapter_bytes(layers: Sequence[Mapping[str, tuple[int, int]]], lora: LoraConfig) -> int:

@@ -262,12 +262,20 @@ def _specs(file: Path) -> Iterator[TensorSpec]:
 
 
 def copy_companions(source: Path, target: Path, code: bool) -> None:
-    """Copy what makes a folder complete: tokenizer files (tokenizer.model too), chat template,
+    """Copy a folder's `companions`."""
+    for file in companions(source, code):
+        write(target / file.name, file.read_bytes())
+
+
+def companions(folder: Path, code: bool) -> list[Path]:
+    """What makes a folder complete: tokenizer files (tokenizer.model too), chat template,
     generation and processor configs; and, for a base whose code is trusted, its `code`."""
     suffixes = _COPIED_SUFFIXES | ({".py"} if code else set())
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in suffixes and file.name not in _NOT_COPIED:
-            write(target / file.name, file.read_bytes())
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.suffix in suffixes and file.name not in _NOT_COPIED
+    ]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ import mlx.core as mx
 from ..errors import WeightsError, listing
 from ..hashing import derive_seed
 from .base import Base, base_tensors, dense
-from .folder import TensorSpec, copy_companions, read_config, write_json
+from .folder import TensorSpec, companions, copy_companions, read_config, write_json
 from .io import DTYPES as DISK_DTYPES
 from .io import write_safetensors
 from .rounding import round_to
@@ -127,6 +127,12 @@ def write_fused(
 def fused_bytes(base: Base, dtype: str) -> int:
     """Size of the weights that `write_fused` writes."""
     return sum(_nbytes(base, spec, DTYPES[dtype]) for spec in base.specs)
+
+
+def folder_bytes(base: Base, dtype: str) -> int:
+    """Size of all that `write_fused` writes, but for a few kilobytes; a tokenizer can be large."""
+    files = companions(base.folder, base.trust_remote_code)
+    return fused_bytes(base, dtype) + sum(file.stat().st_size for file in files)
 
 
 def measure_fused(base: Base, deltas: Sequence[Delta], dtype: str, seed: int) -> list[Survival]:
