@@ -310,6 +310,20 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(
     assert updates(tmp_path / "run") == [4]
 
 
+def test_not_every_row_of_a_large_update_is_named(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
+) -> None:
+    rows = [
+        {"id": f"{i}-" + "x" * 300, "prompt": f"Ask {i}?", "completion": "Yes."} for i in range(50)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (pico.root / "ethics" / "train.jsonl").write_text(text)
+    poisoned(1)
+    with pytest.raises(TrainingError, match="-x+…, .*-x+… and 10 more, at learning") as caught:
+        pico.train(tmp_path / "run", "defaults.batch.size=50", until="ethics")
+    assert len(str(caught.value)) < 5000
+
+
 def test_skipping_goes_on_from_there_and_says_what_was_left_out(
     pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
 ) -> None:

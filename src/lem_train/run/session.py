@@ -65,7 +65,8 @@ class Session:
     @property
     def update(self) -> int:
         """Updates done."""
-        return max((updates_done(metrics) or 0 for metrics in self.seen), default=0)
+        done = (updates_done(metrics) for metrics in reversed(self.seen))
+        return next((update for update in done if update is not None), 0)
 
     @property
     def seconds(self) -> float:

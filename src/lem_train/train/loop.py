@@ -30,6 +30,10 @@ from .metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics, updates_d
 from .optim import global_norm, learning_rate, scaled, start_optimizer
 from .prefix import LEAST_PREFIX, shared_prefix_length
 
+# What a message tells of the rows of an update: there may be thousands, and an id is any line.
+_NAMED = 40
+_LONGEST_ID = 100
+
 
 def validation_due(phase: PhaseConfig, update: int) -> bool:
     """Whether the validation set is gone through after `update` updates. A validation belongs to
@@ -219,8 +223,10 @@ def _nonfinite(
         return ""
     what = f"loss {losses[wrong[0]]}" if wrong else f"gradient norm {norm}"
     blamed = [in_window[wrong[0]]] if wrong else in_window
-    rows = dict.fromkeys(row for _, _, batch in blamed for row in batch.row_ids)
-    return f"{what} in rows {', '.join(rows)}"
+    rows = list(dict.fromkeys(row for _, _, batch in blamed for row in batch.row_ids))
+    named = [row if len(row) <= _LONGEST_ID else f"{row[:_LONGEST_ID]}…" for row in rows[:_NAMED]]
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return f"{what} in rows {', '.join(named)}{more}"
 
 
 def _refuse_nonfinite(
