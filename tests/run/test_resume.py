@@ -267,6 +267,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
     assert pico.bits(run) == pico.bits(tmp_path / "whole")
 
 
+def test_a_checkpoint_under_another_name_is_passed_over(pico: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    broken_at(pico, run, 5, *OFTEN)
+    newest = checkpoint_folders(run / "01-ethics")[-1]
+    newest.rename(newest.with_name("update-000006"))
+    assert "expected the state after the update of its name" in verify_run(run).problems[0]
+    assert pico.plan(run, *OFTEN)[0].reason == "goes on after update 3 of 7"
+    (resumed,) = only(pico.train(run, *OFTEN, until="ethics"), Resumed)
+    assert isinstance(resumed, Resumed) and resumed.update == 3
+
+
 # -- numbers that are not finite ---------------------------------------------------------------
 
 
@@ -319,7 +330,7 @@ def test_not_every_row_of_a_large_update_is_named(
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (pico.root / "ethics" / "train.jsonl").write_text(text)
     poisoned(1)
-    with pytest.raises(TrainingError, match="-x+…, .*-x+… and 10 more, at learning") as caught:
+    with pytest.raises(TrainingError, match=r"-x+…, .*-x+… and 10 more, at learning") as caught:
         pico.train(tmp_path / "run", "defaults.batch.size=50", until="ethics")
     assert len(str(caught.value)) < 5000
 

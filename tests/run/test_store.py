@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -12,7 +13,15 @@ import pytest
 
 from lem_train.errors import RunError
 from lem_train.hashing import sha256_json
-from lem_train.run.store import begin_phase, read_phase, read_run, write_phase, write_run, writing
+from lem_train.run.store import (
+    begin_phase,
+    phase_folder,
+    read_phase,
+    read_run,
+    write_phase,
+    write_run,
+    writing,
+)
 
 if TYPE_CHECKING:
     from conftest import Pico
@@ -58,6 +67,38 @@ def test_a_lock_file_left_behind_locks_nobody_out(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("process 1 on another-machine-with-a-much-longer-name")
     with writing(tmp_path):
         assert "another" not in (tmp_path / "lock").read_text()
+
+
+def test_a_lock_that_its_holder_removes_meanwhile_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first training that fails at once clears its folder while a second one opens the lock."""
+    real = fcntl.flock
+
+    def flock(handle: int, operation: int) -> None:
+        (tmp_path / "run" / "lock").unlink()
+        real(handle, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", flock)
+        with pytest.raises(RunError, match="has just removed it"), writing(tmp_path / "run"):
+            pass
+    with writing(tmp_path / "run"):
+        pass
+
+
+def test_a_lock_that_is_a_folder_is_named(pico: Pico, tmp_path: Path) -> None:
+    (tmp_path / "run" / "lock").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"run/lock: cannot be written \(Is a directory\)"):
+        pico.train(tmp_path / "run")
+
+
+def test_leftovers_of_the_hundredth_phase_are_cleared_too(tmp_path: Path) -> None:
+    left = phase_folder(tmp_path, 99, "late") / ".fused.partial"
+    left.mkdir(parents=True)
+    (tmp_path / "lock").touch()
+    with writing(tmp_path):
+        assert not left.exists()
 
 
 def test_training_into_a_locked_run_is_refused_and_changes_nothing(pico: Pico, run: Path) -> None:

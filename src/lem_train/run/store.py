@@ -38,7 +38,7 @@ _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 RUN_RECORD, PHASE_RECORD, TRAINED_RECORD = "run.json", "phase.json", "trained.json"
 CHECKPOINT_RECORD = "checkpoint.json"
-_PHASE_FOLDERS = "[0-9][0-9]-*"
+_PHASE_FOLDERS = "[0-9][0-9]*-*"
 
 
 def phase_folder(run: Path, index: int, name: str) -> Path:
@@ -73,7 +73,13 @@ def read_trained(folder: Path) -> TrainedRecord | None:
 
 def read_checkpoint(folder: Path) -> CheckpointRecord | None:
     """A checkpoint's record, or None where it has none."""
-    return _read(folder / CHECKPOINT_RECORD, CheckpointRecord)
+    record = _read(folder / CHECKPOINT_RECORD, CheckpointRecord)
+    if record is not None and folder != checkpoint_folder(folder.parents[1], record.update):
+        raise RunError(
+            f"{folder}: expected the state after the update of its name, got the one after update "
+            f"{record.update}; give the folder its own name, or remove it"
+        )
+    return record
 
 
 def write_run(run: Path, record: RunRecord) -> None:
@@ -153,7 +159,7 @@ def writing(run: Path) -> Iterator[None]:
             )
         handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunError(f"{run}: cannot be written ({error.strerror})") from error
+        raise RunError(f"{error.filename}: cannot be written ({error.strerror})") from error
     try:
         _lock(run, handle)
         begun = (run / RUN_RECORD).exists()
@@ -194,9 +200,19 @@ def _lock(run: Path, handle: int) -> None:
         raise RunError(
             f"{run}: cannot be locked ({error.strerror}); use --run with a folder on a local disk"
         ) from error
+    if not _is_at(handle, run / "lock"):
+        raise RunError(
+            f"{run}: expected the lock to stay, but the process that held it has just removed it "
+            "and ended; start again"
+        )
     with named(run / "lock"):
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`: a lock on another one locks nobody out."""
+    return path.exists() and os.path.samestat(os.fstat(handle), path.stat())
 
 
 def _clear_leftovers(run: Path) -> None:
