@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from lem_train.errors import Interrupted, RunError, TrainingError
-from lem_train.run import phase
+from lem_train.run import checkpoints, phase, runner
 from lem_train.run.events import Event, PhaseFinished, Resumed, Saved, Skipped, Stage, Trained
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.runner import train_curriculum
@@ -115,6 +115,37 @@ def test_a_cut_anywhere_changes_no_bit(
     pico.train(run, often)
     assert pico.bits(run) == pico.bits(finished)
     assert not list(run.rglob(".*"))
+
+
+@pytest.mark.parametrize("at", ["tidy", "discard", "_let_go"])
+def test_a_cut_after_the_last_record_leaves_nothing_for_ever(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    run = tmp_path / "run"
+    settings = ("defaults.checkpoint.every_updates=1", "fuse.keep=none")
+    module = {"tidy": phase, "discard": checkpoints, "_let_go": runner}[at]
+    real = getattr(module, at)
+
+    def dying(*args: Path) -> None:
+        if (run / "02-zen" / "phase.json").exists():
+            raise Power
+        real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, at, dying)
+        with pytest.raises(Power):
+            pico.train(run, *settings, until="zen")
+    assert not only(pico.train(run, *settings, until="zen"), Stage)
+    left = {path.name for folder in run.glob("0*") for path in folder.iterdir()}
+    assert left == {"adapter", "metrics.jsonl", "phase.json"}
+
+
+def test_what_is_kept_can_be_changed_afterwards(pico: Pico, tmp_path: Path) -> None:
+    pico.train(tmp_path / "run", "fuse.keep=all", until="zen")
+    for keep, there in (("all", [1, 1]), ("last", [0, 1]), ("none", [0, 0])):
+        pico.train(tmp_path / "run", f"fuse.keep={keep}", until="zen")
+        folders = sorted((tmp_path / "run").glob("0*"))
+        assert [(folder / "fused").exists() for folder in folders] == there
 
 
 def metrics_lines(run: Path) -> list[tuple[str, int]]:

@@ -33,12 +33,13 @@ from ..weights.io import load_model
 from ..weights.lineage import Delta, folder_bytes, measure_fused, read_delta, write_fused
 from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
+from .checkpoints import tidy
 from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
 from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Skipped, Stage, Trained, Validated
 from .interrupt import Interrupts
 from .plan import PhasePlan
 from .records import DataFile, Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
-from .session import Session, tidy
+from .session import Session
 from .space import refuse_without_room
 from .store import (
     PHASE_RECORD,

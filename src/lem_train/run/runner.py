@@ -8,18 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..curriculum.schema import Curriculum, PhaseConfig
+from ..curriculum.schema import Curriculum, Keep, PhaseConfig
 from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, GateError, RunError, WeightsError, listing
 from ..files import discard
 from .base import base_folder, base_identity, code_allowed, hashed_base
+from .checkpoints import tidy
 from .events import OnEvent, RunFinished, RunPlanned
 from .interrupt import Interrupts
 from .plan import PhasePlan, plan_phases, until
 from .records import BaseFile, PhaseRecord, RunRecord
 from .space import Parent, adapter_bytes, disk_error, refuse_without_room, run_bytes
-from .store import changed_files, checked_adapter, read_phase, read_run, write_run, writing
+from .store import (
+    TRAINED_RECORD,
+    changed_files,
+    checked_adapter,
+    read_phase,
+    read_run,
+    write_run,
+    writing,
+)
 
 if TYPE_CHECKING:
     from ..weights.base import Base
@@ -87,7 +96,7 @@ def train_curriculum(
                 raise disk_error(run, error) from error
     else:
         emit(RunPlanned(curriculum.name, run, plans))
-        _refresh_record(curriculum, run, prepared)
+        _catch_up(curriculum, run, prepared, plans)
     emit(RunFinished(run, trained, time.perf_counter() - start))
 
 
@@ -102,15 +111,30 @@ def _planned(
     return prepared, plans
 
 
-def _refresh_record(curriculum: Curriculum, run: Path, prepared: Prepared) -> None:
-    """The curriculum may have changed though nothing has to be trained: a phase less, a bar, or
-    where its files lie."""
+def _catch_up(
+    curriculum: Curriculum, run: Path, prepared: Prepared, plans: Sequence[PhasePlan]
+) -> None:
+    """The curriculum may have changed though nothing has to be trained: a phase less, a bar, what
+    is kept, or where its files lie. And the run may have died right after its last record."""
     before = read_run(run)
     files = prepared.base_files or (before.base_files if before else {})
     record = _run_record(curriculum, prepared, _record(prepared.plans[0]).receipt.dtype, files)
-    if record != before:
+    untidy = [plan for plan in plans if (plan.folder / TRAINED_RECORD).exists()]
+    let_go = [
+        plan for plan in _not_kept(plans, curriculum.fuse.keep) if (plan.folder / "fused").exists()
+    ]
+    if record != before or untidy or let_go:
         with writing(run):
             write_run(run, record)
+            for plan in untidy:
+                tidy(plan.folder, _record(plan))
+            _let_go(let_go)
+
+
+def _not_kept(plans: Sequence[PhasePlan], keep: Keep) -> Sequence[PhasePlan]:
+    """Of phases that are done, those whose fused weights need not stay: base and adapters can
+    rebuild them."""
+    return {"all": plans[:0], "last": plans[:-1], "none": plans}[keep]
 
 
 def read_all(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
@@ -147,7 +171,6 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     from ..weights.io import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
-    from .session import tidy
 
     curriculum, plans = job.curriculum, job.plans
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
@@ -188,9 +211,8 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         deltas = (*deltas, delta)
         weights, trusted = plan.folder / "fused", True
         if curriculum.fuse.keep != "all":
-            _let_go(plans[:number])  # the phase stands; base and adapters can rebuild the others
-    if curriculum.fuse.keep == "none":
-        _let_go(plans)
+            _let_go(plans[:number])  # the phase stands, and what it was built on has served
+    _let_go(_not_kept(plans, curriculum.fuse.keep))
 
 
 def _whole_base(job: _Job) -> tuple[Path, dict[str, BaseFile]]:

@@ -5,32 +5,22 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import mlx.nn as nn
 
-from ..curriculum.schema import CheckpointConfig
-from ..errors import RunError, TrainingError
-from ..files import discard, move_folder, named, partial_folder, remove, write_atomic
+from ..errors import TrainingError
+from ..files import move_folder, named, partial_folder, write_atomic
 from ..train.checkpoint import METRICS_FILE, read_state, state_bytes, write_state
 from ..train.loop import validation_due
 from ..train.lora import Adapters
 from ..train.metrics import Metrics, ValMetrics, to_jsonl, updates_done
 from ..train.optim import start_optimizer
+from .checkpoints import latest, let_go
 from .events import OnEvent, Resumed, Saved, Stage
 from .plan import PhasePlan
-from .records import CheckpointRecord, PhaseRecord
+from .records import CheckpointRecord
 from .space import refuse_without_room
-from .store import (
-    TRAINED_RECORD,
-    begin_phase,
-    changed_files,
-    checkpoint_folder,
-    checkpoint_folders,
-    hashes_of,
-    read_checkpoint,
-    write_checkpoint,
-)
+from .store import begin_phase, checkpoint_folder, hashes_of, write_checkpoint
 
 
 class Session:
@@ -130,7 +120,7 @@ class Session:
         write_checkpoint(partial, record)
         move_folder(partial, target)
         self._saved_update, self._saved_at, self._saved = update, time.monotonic(), last
-        _let_go(folder, self._plan.config.checkpoint)
+        let_go(folder, self._plan.config.checkpoint)
         self._emit(Saved(self._plan.config.name, update, last.iteration))
 
     def save_before_stopping(self) -> str:
@@ -144,56 +134,3 @@ class Session:
 
     def _val_losses(self) -> list[float]:
         return [m.val_loss for m in self.seen if isinstance(m, ValMetrics)]
-
-
-def latest(folder: Path, fingerprint: str) -> tuple[CheckpointRecord | None, list[str]]:
-    """The newest whole checkpoint of a phase with this fingerprint, and what is wrong with newer
-    ones."""
-    damaged: list[str] = []
-    for checkpoint in reversed(checkpoint_folders(folder)):
-        try:
-            record = read_checkpoint(checkpoint)
-        except RunError as error:
-            damaged.append(str(error))
-            continue
-        if record is None:
-            damaged.append(f"{checkpoint}: has no record")
-        elif changed := changed_files(checkpoint, record.files):
-            damaged += changed
-        elif record.fingerprint == fingerprint:
-            return record, damaged
-    return None, damaged
-
-
-def tidy(folder: Path, record: PhaseRecord) -> None:
-    """Remove what a finished phase needs no more. Of its checkpoints only the one with the lowest
-    validation loss stays, and only if that is lower than where the phase ended."""
-    remove(folder / TRAINED_RECORD)
-    end = record.losses.val_end
-    better = {path: loss for path, loss in _val_losses(folder).items() if loss < end}
-    best = min(better, key=lambda path: better[path]) if better else None
-    for checkpoint in checkpoint_folders(folder):
-        if checkpoint != best:
-            discard(checkpoint)
-    if best is None:
-        discard(folder / "checkpoints")
-
-
-def _let_go(folder: Path, config: CheckpointConfig) -> None:
-    folders, losses = checkpoint_folders(folder), _val_losses(folder)
-    best = min(losses, key=lambda path: losses[path]) if losses else None
-    for checkpoint in folders[: -config.keep]:
-        if checkpoint != best:
-            discard(checkpoint)
-
-
-def _val_losses(folder: Path) -> dict[Path, float]:
-    losses = {}
-    for checkpoint in checkpoint_folders(folder):
-        try:
-            record = read_checkpoint(checkpoint)
-        except RunError:  # damaged: neither the best nor one to go on from
-            continue
-        if record is not None and record.val_loss is not None:
-            losses[checkpoint] = record.val_loss
-    return losses
