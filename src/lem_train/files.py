@@ -60,11 +60,9 @@ def discard(folder: Path) -> None:
         remove(old)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what a crash left of the functions above, in `folder` itself."""
-    for pattern in (".*.partial", ".*.old"):
-        for path in folder.glob(pattern):
-            remove(path)
+def leftovers(folder: Path) -> list[Path]:
+    """What a crash left of the functions above, in `folder` itself."""
+    return [path for pattern in (".*.partial", ".*.old") for path in folder.glob(pattern)]
 
 
 def fresh_folder(path: Path) -> Path:

@@ -117,13 +117,13 @@ def test_a_cut_anywhere_changes_no_bit(
     assert not list(run.rglob(".*"))
 
 
-@pytest.mark.parametrize("at", ["tidy", "discard", "_let_go"])
+@pytest.mark.parametrize("at", ["tidy", "discard", "_let_go", "rmtree"])
 def test_a_cut_after_the_last_record_leaves_nothing_for_ever(
     pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     run = tmp_path / "run"
     settings = ("defaults.checkpoint.every_updates=1", "fuse.keep=none")
-    module = {"tidy": phase, "discard": checkpoints, "_let_go": runner}[at]
+    module = {"tidy": phase, "discard": checkpoints, "_let_go": runner, "rmtree": shutil}[at]
     real = getattr(module, at)
 
     def dying(*args: Path) -> None:

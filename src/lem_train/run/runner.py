@@ -24,9 +24,11 @@ from .store import (
     TRAINED_RECORD,
     changed_files,
     checked_adapter,
+    left_behind,
     read_phase,
     read_run,
     write_run,
+    writer,
     writing,
 )
 
@@ -123,7 +125,8 @@ def _catch_up(
     let_go = [
         plan for plan in _not_kept(plans, curriculum.fuse.keep) if (plan.folder / "fused").exists()
     ]
-    if record != before or untidy or let_go:
+    died = left_behind(run) and writer(run) is None
+    if record != before or untidy or let_go or died:
         with writing(run):
             write_run(run, record)
             for plan in untidy:

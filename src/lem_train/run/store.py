@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import RunError, listing
-from ..files import clear_leftovers, named, remove, write_atomic
+from ..files import leftovers, named, remove, write_atomic
 from ..hashing import sha256_file, sha256_json
 from .records import RECORD_VERSION, CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 
@@ -163,7 +163,8 @@ def writing(run: Path) -> Iterator[None]:
     try:
         _lock(run, handle)
         begun = (run / RUN_RECORD).exists()
-        _clear_leftovers(run)
+        for path in left_behind(run):
+            remove(path)
         try:
             yield
         finally:
@@ -171,6 +172,17 @@ def writing(run: Path) -> Iterator[None]:
                 _clear_unbegun(run, new)
     finally:
         os.close(handle)
+
+
+def left_behind(run: Path) -> list[Path]:
+    """What a crash left in a run folder, or what is being written there right now."""
+    folders = (run, *run.glob(_PHASE_FOLDERS), *run.glob(f"{_PHASE_FOLDERS}/checkpoints"))
+    return [
+        path
+        for folder in folders
+        if folder.is_dir() and not folder.is_symlink()
+        for path in leftovers(folder)
+    ]
 
 
 def writer(run: Path) -> str | None:
@@ -215,17 +227,10 @@ def _is_at(handle: int, path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(handle), path.stat())
 
 
-def _clear_leftovers(run: Path) -> None:
-    for folder in (run, *run.glob(_PHASE_FOLDERS), *run.glob(f"{_PHASE_FOLDERS}/checkpoints")):
-        if folder.is_dir() and not folder.is_symlink():
-            clear_leftovers(folder)
-
-
 def _clear_unbegun(run: Path, new: Sequence[Path]) -> None:
     """Only what `writing` and `base_folder` make before the record: the lock, a tiny base, and the
     `new` folders."""
-    clear_leftovers(run)
-    for path in (*run.glob("base-*"), run / "lock"):
+    for path in (*leftovers(run), *run.glob("base-*"), run / "lock"):
         remove(path)
     for folder in new:
         if not any(folder.iterdir()):
