@@ -131,6 +131,24 @@ def test_a_reader_that_goes_away_ends_nothing(project: Path, flags: tuple[str, .
     assert (project / "run" / "01-first" / "phase.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("number", "settings", "code"),
+    [(signal.SIGINT, (), 130), (signal.SIGTERM, (), 143), (None, ("--set", "seed=x"), 1)],
+    ids=["interrupt", "terminate", "error"],
+)
+def test_a_reader_of_errors_that_goes_away_changes_no_exit_code(
+    project: Path, number: int | None, settings: tuple[str, ...], code: int
+) -> None:
+    process = start(project, "--json", *settings)
+    assert process.stdout is not None and process.stderr is not None
+    process.stderr.close()
+    if number is not None:
+        wait_for(process, "validated")
+        process.send_signal(number)
+    process.stdout.read()
+    assert process.wait(60) == code
+
+
 def holding(project: Path, then: Callable[[subprocess.Popen[str]], None]) -> str:
     """Start a training, do something to it, and say what a second one on its folder is told."""
     first = start(project, *make_steps_long(project))

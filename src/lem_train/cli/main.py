@@ -55,6 +55,14 @@ def _run() -> None:
         raise
 
 
+def _say(text: str) -> None:
+    """Tell it on stderr; where nobody reads that any more, the exit code still tells."""
+    try:
+        print(f"lem: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def run() -> None:
     """Entry point: errors that a user can cause become one message and an exit code."""
     # transformers advises to install PyTorch; lem needs its tokenizers only.
@@ -64,15 +72,15 @@ def run() -> None:
     try:
         _run()
     except (LemError, Interrupted) as error:
-        print(f"lem: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("lem: interrupted", file=sys.stderr)
+        _say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        print(f"lem: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        _say(f"{error.filename or 'a file'}: {error.strerror}")
         sys.exit(1)
