@@ -388,6 +388,47 @@ def test_time_left_measures_a_phase_by_itself() -> None:
     assert phase_seconds_left(state, state.phases[2]) == pytest.approx(9 * 10.0)
 
 
+SKIPPED = Skipped("zen", SkippedUpdate(8, 4, 2e-5, "loss nan in rows a, b", 3.0))
+
+
+def test_a_skipped_update_took_its_time_as_well() -> None:
+    """Two iterations of 1.5 s, though nothing was learned in them."""
+    state = stand([PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), *training("zen", 6), SKIPPED])
+    zen = state.phases[1]
+    assert (zen.iteration, zen.train_seconds) == (8, 8 * 1.5)
+    assert phase_seconds_left(state, zen) == pytest.approx(2 * 1.5 + 2 * 3)
+
+
+def test_a_phase_that_goes_on_stands_where_it_was_left() -> None:
+    reported = [*training("zen", 6), SKIPPED]
+    done = tuple(event.metrics for event in reported)
+    started = [PLANNED, PhaseStarted(PLANS[1], 1, 1, 1)]
+    assert stand([*started, Resumed("zen", 4, 8, done)]) == stand([*started, *reported])
+
+
+def test_going_on_and_leaving_out_in_a_log_and_as_json() -> None:
+    resumed = Resumed("zen", 3, 6, tuple(event.metrics for event in training("zen", 6)))
+    events = [PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), resumed, Saved("zen", 3, 6), SKIPPED]
+    lines = plain(events)
+    assert lines[-2:] == [
+        "zen: goes on after update 3 (iteration 6)",
+        "zen: update 4 left out: loss nan in rows a, b, at lr 2e-05",
+    ]
+    assert [as_json_object(event) for event in events[2:]] == [
+        {"event": "resumed", "phase": "zen", "update": 3, "iteration": 6},
+        {"event": "saved", "phase": "zen", "update": 3, "iteration": 6},
+        {
+            "event": "skipped",
+            "phase": "zen",
+            "iteration": 8,
+            "update": 4,
+            "learning_rate": 2e-5,
+            "skipped": "loss nan in rows a, b",
+            "seconds": 3.0,
+        },
+    ]
+
+
 def test_closing_stops_the_running_phase() -> None:
     state = close(stand(midway(), at=5.0), now=25.0)
     assert [phase.status for phase in state.phases] == ["reused", "done", "stopped"]

@@ -352,6 +352,21 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(
     assert updates(tmp_path / "run") == [4]
 
 
+def test_a_full_disk_does_not_hide_why_a_phase_stops(
+    pico: Pico, tmp_path: Path, poisoned: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(5)
+    monkeypatch.setattr("lem_train.run.session.refuse_without_room", no_room)
+    with pytest.raises(TrainingError) as caught:
+        pico.train(tmp_path / "run", OFTEN[1], until="ethics")
+    assert "iteration 5 (update 5): expected a finite loss" in str(caught.value)
+    assert "the state after update 4 could not be saved: no room" in str(caught.value)
+
+
+def no_room(*args: object) -> None:
+    raise RunError("no room")
+
+
 def test_not_every_row_of_a_large_update_is_named(
     pico: Pico, tmp_path: Path, poisoned: Callable[..., None]
 ) -> None:

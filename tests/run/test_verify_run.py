@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lem_train.errors import LemError, RunError, TrainingError
+from lem_train.hashing import sha256_file
 from lem_train.run.events import Event, Trained
 from lem_train.run.store import checkpoint_folders, writing
 from lem_train.run.verify import Verified, verify_run
@@ -94,6 +96,23 @@ def only_problem(found: Verified) -> str:
 def test_a_missing_file_is_named(copied: Path) -> None:
     (copied / "02-zen" / "adapter" / "adapter_config.json").unlink()
     assert only_problem(verify_run(copied)).endswith("adapter_config.json: is missing")
+
+
+def test_a_file_that_cannot_be_read_is_one_problem_of_all(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "02-zen" / "adapter" / "adapter_config.json").unlink()
+
+    def failing(path: Path) -> str:
+        if path.parent == copied / "01-ethics" / "adapter":
+            raise OSError(errno.EIO, "Input/output error")
+        return sha256_file(path)
+
+    monkeypatch.setattr("lem_train.run.verify.sha256_file", failing)
+    first, second, third = verify_run(copied).problems
+    assert first.endswith("adapter_config.json: cannot be read (Input/output error)")
+    assert second.endswith("adapters.safetensors: cannot be read (Input/output error)")
+    assert third.endswith("adapter_config.json: is missing")
 
 
 def test_a_file_that_no_record_knows_is_named(copied: Path) -> None:

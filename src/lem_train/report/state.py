@@ -36,7 +36,7 @@ RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
 
 @dataclass(frozen=True)
 class PhaseState:
-    """A phase as far as it has come. Seconds count iterations and validations of this run only."""
+    """A phase as far as it has come; what earlier sessions reported of it is a part of that."""
 
     name: str
     iterations: int
@@ -134,8 +134,7 @@ def advance(state: RunState, event: Event, now: float) -> RunState:
         case Resumed():
             return _change(state, event.phase, lambda phase: _resumed(phase, event.metrics))
         case Skipped():
-            last = event.metrics.iteration
-            return _change(state, event.phase, lambda phase: replace(phase, iteration=last))
+            return _change(state, event.phase, lambda phase: _skipped(phase, event.metrics))
         case Saved():
             return state
         case PhaseFinished():
@@ -212,6 +211,11 @@ def _validated(phase: PhaseState, metrics: ValMetrics) -> PhaseState:
     )
 
 
+def _skipped(phase: PhaseState, metrics: SkippedUpdate) -> PhaseState:
+    seconds = phase.train_seconds + metrics.seconds
+    return replace(phase, iteration=metrics.iteration, train_seconds=seconds)
+
+
 def _resumed(phase: PhaseState, done: Sequence[Metrics]) -> PhaseState:
     for metrics in done:
         match metrics:
@@ -220,7 +224,7 @@ def _resumed(phase: PhaseState, done: Sequence[Metrics]) -> PhaseState:
             case ValMetrics():
                 phase = _validated(phase, metrics)
             case SkippedUpdate():
-                phase = replace(phase, iteration=metrics.iteration)
+                phase = _skipped(phase, metrics)
     return phase
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 
 import mlx.nn as nn
 
-from ..errors import TrainingError
+from ..errors import RunError, TrainingError
 from ..files import move_folder, named, partial_folder, write_atomic
 from ..train.checkpoint import METRICS_FILE, read_state, state_bytes, write_state
 from ..train.loop import validation_due
@@ -124,13 +123,18 @@ class Session:
         self._emit(Saved(self._plan.config.name, update, last.iteration))
 
     def save_before_stopping(self) -> str:
-        """Save what is worth it, and say where the phase stands."""
-        updates = self._plan.config.updates
-        with suppress(TrainingError):  # not worth it: the checkpoint before it stands
+        """Save what is worth it, and say where the phase stands. That the disk is full is not why
+        the phase stops: it is said with the rest."""
+        updates, lost = self._plan.config.updates, ""
+        try:
             self.save()
+        except TrainingError:
+            pass  # not worth it: the checkpoint before it stands
+        except (RunError, OSError) as error:
+            lost = f" (the state after update {self.update} could not be saved: {error})"
         if self._saved_update == 0:
-            return "before the first update that could be saved"
-        return f"after update {self._saved_update} of {updates}, which is saved"
+            return f"before the first update that could be saved{lost}"
+        return f"after update {self._saved_update} of {updates}, which is saved{lost}"
 
     def _val_losses(self) -> list[float]:
         return [m.val_loss for m in self.seen if isinstance(m, ValMetrics)]

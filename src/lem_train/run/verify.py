@@ -180,9 +180,14 @@ class _Check:
             if not path.is_file():
                 self.found.problems.append(f"{path}: is missing")
                 continue
+            try:
+                sha256 = sha256_file(path)
+            except OSError as error:  # a disk that fails: the other files may be sound
+                self.found.problems.append(f"{path}: cannot be read ({error.strerror})")
+                continue
             self.found.files += 1
             self.found.size += path.stat().st_size
-            if (sha256 := sha256_file(path)) != expected:
+            if sha256 != expected:
                 self._differs(path, f"sha256 {expected[:12]}…", f"{sha256[:12]}…")
         if alone and folder.is_dir():
             for path in sorted(folder.iterdir()):

@@ -56,7 +56,9 @@ def read_state(
         *_mismatches(_arrays(optimizer), state),
     ]
     if odd:
-        raise WeightsError(listing(f"{folder}: expected a state of this phase:", odd, most=20))
+        title = f"{folder}: expected a state that this phase and this mlx can go on from:"
+        advice = "remove the folder: training goes on from the checkpoint before, or begins anew"
+        raise WeightsError(listing(title, [*odd[:20], advice]))
     model.load_weights(list(weights.items()), strict=False)
     optimizer.state = tree_map_with_path(lambda path, _: state[path], optimizer.state)
     mx.eval(model.trainable_parameters(), optimizer.state)
