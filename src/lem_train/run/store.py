@@ -159,7 +159,7 @@ def writing(run: Path) -> Iterator[None]:
             )
         handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        raise RunError(f"{error.filename or run}: cannot be written ({error.strerror})") from error
     try:
         _lock(run, handle)
         begun = (run / RUN_RECORD).exists()
