@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lem_train.curriculum.schema import KernelConfig
@@ -30,6 +30,7 @@ def wrapped(probe: str, how: Literal["sandwich", "prefix"], kernel: Kernel) -> s
     return wrap(row, how, kernel).messages[0].content
 
 
+@settings(deadline=None)
 @given(PROBES, st.sampled_from(["sandwich", "prefix"]), st.sampled_from([SMALL, SHIPPED, AXIOMS]))
 def test_what_was_wrapped_is_bare_again(
     probe: str, how: Literal["sandwich", "prefix"], kernel: Kernel
@@ -37,6 +38,7 @@ def test_what_was_wrapped_is_bare_again(
     assert without_kernel(wrapped(probe, how, kernel), kernel) == probe
 
 
+@settings(deadline=None)
 @given(PROBES)
 def test_a_bare_text_stays_as_it_is(probe: str) -> None:
     for text in (probe, f"  {probe}\n\n\n{probe} \n"):

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lem_train.score import statistics
@@ -57,6 +57,8 @@ def test_the_numbers_are_frozen() -> None:
     assert (interval.mean, interval.low) == (15.875, 3.625)
     assert interval.high == pytest.approx(32.128125, abs=1e-9)  # between two means
     assert mean_interval(values, seed=43) != interval
+    assert mean_interval(values) == mean_interval(values, seed=0, level=0.95)
+    assert paired_interval(values, [0.0] * 8) == mean_interval(values)
 
 
 def test_parts_are_only_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +68,7 @@ def test_parts_are_only_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mean_interval(values, seed=3) == whole
 
 
+@settings(deadline=None)
 @given(VALUES, st.integers(0, 2**63 - 1))
 def test_an_interval_is_repeatable_and_within_the_values(values: list[float], seed: int) -> None:
     interval = mean_interval(values, seed)
@@ -75,6 +78,7 @@ def test_an_interval_is_repeatable_and_within_the_values(values: list[float], se
     assert interval.count == len(values) and interval == mean_interval(values, seed)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_lower_level_is_narrower(values: list[float]) -> None:
     wide, narrow = mean_interval(values, level=0.99), mean_interval(values, level=0.5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
@@ -71,6 +71,7 @@ def test_values_that_are_not_nineteen() -> None:
         as_json((*ROW, 1.0))
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=8).filter(lambda own: own.isprintable()),

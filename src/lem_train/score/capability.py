@@ -1,8 +1,8 @@
 """What a model could do before and must still do after: short questions with one right answer.
 
 A check reads an answer generously in form and strictly in substance. It holds the whole answer, and
-what follows its last "is", "are", "equals", "=" or ": ", against what is expected: "**43**." and
-"17 plus 26 is 43" pass for 43, "430" and "not 43" do not.
+what follows its first or its last "is", "are", "equals", "=" or ": ", against what is expected:
+"**43**." and "17 plus 26 is 43" pass for 43, "430" and "not 43" do not.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def read_capability(path: Path) -> tuple[CapabilityProbe, ...]:
 def passes(probe: CapabilityProbe, answer: str) -> bool:
     """Whether an answer is right; only its first 4,000 characters are looked at."""
     whole = _plain(answer[:_LONGEST_ANSWER])
-    said = (whole, _BEFORE_RESULT.split(whole)[-1].strip(_AROUND))
+    results = _BEFORE_RESULT.split(whole, 1)[-1], _BEFORE_RESULT.split(whole)[-1]
+    said = (whole, *(result.strip(_AROUND) for result in results))
     if probe.pattern is None:
         return any(each in probe.exact for each in said)
     return any(probe.pattern.fullmatch(each) for each in said)
