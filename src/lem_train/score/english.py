@@ -52,7 +52,8 @@ _PHRASE = frozenset((DETERMINER, POSSESSIVE, NUMBER, QUANTIFIER))  # what opens 
 _OBJECT = _PHRASE | {OBJECT, PRONOUN}  # what can follow a verb, and hardly a noun
 _FINITE = frozenset((BE, HAVE, DO, MODAL))
 _INFINITIVE = frozenset((MODAL, TO, DO))  # what an infinitive follows
-_STOPS = frozenset((MARK, SUBORDINATOR, SUBJECT, CONJUNCTION))  # where a clause may end
+_STOPS = frozenset((MARK, SUBORDINATOR, SUBJECT, PRONOUN, CONJUNCTION))  # where a clause may end
+_GOVERNORS = frozenset((_VERB, PREPOSITION, BE, HAVE, DO, MODAL))  # "you" after these is no subject
 _SIDE = frozenset((CONJUNCTION, ","))  # what joins like with like
 
 # "go to bed", not "to bed a plant".
@@ -61,6 +62,15 @@ _PLACES = frozenset(
     "heart life death mind mankind strangers lunch dinner breakfast".split()
 )
 _CAUSATIVE = frozenset("let make help see hear watch have feel".split())
+# Prepositions that can begin a clause.
+_LINKS = frozenset("before after since until till as than like except".split())
+# -ing forms that stand as nouns before nouns; any other is an attribute there.
+_THINGS = frozenset(
+    "building meeting wedding training parking housing heating hearing painting drawing clothing "
+    "farming banking shopping swimming mining fishing cooking voting engineering accounting "
+    "marketing lighting plumbing nursing boxing advertising gambling cycling running".split()
+)
+_PERCEPTION = frozenset("see hear watch let".split())
 _LASTING = frozenset("keep go come sit stand lie spend catch find leave see hear watch".split())
 
 
@@ -87,6 +97,8 @@ class _Clause:
     phrase: str = ""  # the kind that opened a noun phrase which has no noun yet
     plural: bool = False  # the last noun
     third: bool = False  # the pronoun before is he, she or it
+    telling: bool = False  # or I or we: "I read" is mostly told of the past
+    relative: bool = False  # who, which or that, after a noun or pronoun
     finite: bool = False  # the clause has its verb
     joined: bool = False  # a comma or a conjunction went before: a new clause may have begun
     start: bool = True  # the sentence has no word yet
@@ -195,9 +207,9 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
     """Take a word of the closed classes; returns its tense if it counts, a noun, or its kind."""
     word, after = words[i], words[i + 1]
     kind = word.kind
-    if word.noun and clause.phrase in (DETERMINER, POSSESSIVE) and not _nominal(after):
+    if word.noun and clause.phrase in (DETERMINER, POSSESSIVE) and not _attributed(after):
         return _noun(clause, word)  # "the well", "a can", "my back"
-    if word.base and kind not in _FINITE and _verb_is_due(clause, word, after):
+    if word.form in ("like", "back", "round") and _verb_is_due(clause, word, after):
         return _verb(clause, word, "base")  # "will back", "I like"
     if kind == ADVERB:
         if word.form == "home" and clause.prev in (PREPOSITION, POSSESSIVE, DETERMINER):
@@ -219,13 +231,19 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
         kind = clause.phrase = POSSESSIVE
     elif kind in (SUBJECT, SUBORDINATOR):
         clause.finite = clause.inverted and kind == SUBJECT
+    elif kind == PRONOUN and clause.prev not in _GOVERNORS:
+        clause.finite = clause.inverted
+    if word.then and word.form.endswith("'s") and _is_possessive(word, after):
+        clause.prev = clause.phrase = POSSESSIVE
+        return POSSESSIVE
     if kind in (SUBJECT, OBJECT, PRONOUN, SUBORDINATOR):
-        clause.third = word.form in ("he", "she", "it", "that", "which", "this")
-        clause.phrase = ""
+        _pronoun(clause, word, kind)
         if not clause.inverted or kind == SUBORDINATOR:
             clause.aux = ""
     elif kind == PREPOSITION:
         clause.phrase = ""
+        if word.form in _LINKS:
+            clause.finite = False
         if clause.aux != BE:
             clause.aux = ""
     clause.prev = kind
@@ -234,6 +252,24 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
         if word.form.endswith("'d") and after.past and not after.base:
             clause.aux = HAVE
     return kind
+
+
+def _pronoun(clause: _Clause, word: Word, kind: str) -> None:
+    if kind == SUBORDINATOR:
+        clause.relative = word.form == "who" or (
+            word.form in ("that", "which") and clause.prev in (_NOUN, PRONOUN, OBJECT)
+        )
+        if clause.prev == _VERB:
+            clause.plural = False
+    clause.third = word.form in ("he", "she", "it", "that", "which", "this")
+    clause.telling = clause.third or word.form in ("i", "we")
+    clause.phrase = ""
+
+
+def _is_possessive(word: Word, after: Word) -> bool:
+    """ "everyone's needs", "somebody else's", not "everyone's happy" nor "it's time"."""
+    stem = word.form[:-2]
+    return stem.endswith(("one", "body", "else", "other")) and after.lean == "N" and _nominal(after)
 
 
 def _auxiliary(clause: _Clause, word: Word) -> str:
@@ -308,6 +344,10 @@ def _begins_clause(clause: _Clause, words: list[Word], i: int) -> bool:
     return clause.prev == _VERB and (after.plural or _verb_ahead(words, i + 1))
 
 
+def _attributed(word: Word) -> bool:
+    return not word.kind and (bool(word.noun) or (word.adjective and not word.past))
+
+
 def _nominal(word: Word) -> bool:
     """Whether a noun phrase can go on with this word."""
     if word.kind:
@@ -345,8 +385,8 @@ def _verb_is_due(clause: _Clause, word: Word, after: Word) -> bool:
 def _open(clause: _Clause, words: list[Word], i: int) -> str:
     """Decide what a word of the open classes is, and take it."""
     word, after = words[i], words[i + 1]
-    if word.name or (word.capital and not clause.start and word.noun):
-        return _noun(clause, word, words[i + 1])
+    if word.name or (word.capital and not clause.start and not (word.adjective and _nominal(after))):
+        return _noun(clause, word, after)
     tense = ""
     if word.ing:
         found = _ing(clause, words, i)
@@ -371,7 +411,7 @@ def _open(clause: _Clause, words: list[Word], i: int) -> str:
 
 def _attribute(clause: _Clause, word: Word, after: Word) -> bool:
     """Whether a word that could be noun or adjective is an adjective."""
-    if not word.adjective or word.then:
+    if not word.adjective or word.then or (after.form == "of" and clause.prev != BE):
         return False
     if clause.phrase:
         return _nominal(after) and (word.lean != "N" or bool(after.noun and not after.adjective))
@@ -416,7 +456,7 @@ def _ing(clause: _Clause, words: list[Word], i: int) -> str:
     """Of an -ing form: "gerund" for a verb, a noun, an adjective, or "" to be decided as others."""
     word, after, prev = words[i], words[i + 1], clause.prev
     if clause.phrase or prev == _ADJECTIVE:
-        if _nominal(after) and not after.kind and (not word.noun or word.lean != "N"):
+        if _nominal(after) and not after.kind and word.form not in _THINGS:
             return _ADJECTIVE
         return _NOUN
     if prev == BE or (clause.aux == BE and prev in (SUBJECT, PRONOUN, _NOUN)):
@@ -440,7 +480,7 @@ def _is_subject(words: list[Word], i: int) -> bool:
         word = words[j]
         if word.kind in (MARK, SUBJECT):
             return False
-        if word.kind in _FINITE or (not word.kind and (word.third or word.past)):
+        if word.kind in _FINITE or (not word.kind and not word.adjective and (word.third or word.past)):
             return True
     return False
 
@@ -454,7 +494,7 @@ def _tense(clause: _Clause, words: list[Word], i: int) -> str:
         if word.base:
             return "base"
     if prev == BE or prev == HAVE or (clause.aux in (BE, HAVE) and clause.inverted):
-        if word.past and (prev == HAVE or word.lean not in "SJ" or after.form == "by"):
+        if word.past and (prev == HAVE or after.form == "by" or not _is_state(word, after)):
             return "past"
         if prev in (BE, HAVE):
             return ""
@@ -475,9 +515,14 @@ def _tense(clause: _Clause, words: list[Word], i: int) -> str:
     return _opening(words, i)
 
 
+def _is_state(word: Word, after: Word) -> bool:
+    """Of a participle after be: "was tired", "is skilled work"; not "was rejected"."""
+    return word.lean in "SJ" or (word.adjective and _nominal(after))
+
+
 def _finite(clause: _Clause, word: Word) -> str:
     """The tense of a finite verb: "he read" is a past, "they read" a present."""
-    if word.past and (not word.base or clause.third):
+    if word.past and (not word.base or clause.telling):
         return "past"
     return "base"
 
@@ -486,6 +531,8 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
     """After a determiner there is no verb, except after those that are pronouns too."""
     if clause.phrase != QUANTIFIER:
         return "" if word.noun or word.adjective or word.past else "base"
+    if word.past and not word.noun and not _nominal(after):
+        return "past"
     if word.noun or word.adjective or _nominal(after):
         return "base" if word.third and after.kind in _OBJECT and word.plural else ""
     return _finite(clause, word)
@@ -493,7 +540,7 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
 
 def _after_pronoun(clause: _Clause, words: list[Word], i: int) -> str:
     word, after, prev = words[i], words[i + 1], clause.prev
-    if prev == SUBORDINATOR and (word.noun or word.adjective):
+    if prev == SUBORDINATOR and (word.noun or word.adjective) and not _relates(clause, word):
         if words[i - 1].form not in ("who", "that", "which", "what"):
             certain = word.past and not word.base and not _verb_ahead(words, i)
             return _finite(clause, word) if certain else ""
@@ -506,19 +553,29 @@ def _after_pronoun(clause: _Clause, words: list[Word], i: int) -> str:
     return _finite(clause, word)
 
 
+def _relates(clause: _Clause, word: Word) -> bool:
+    """Whether a word after who, which or that can be the verb of what they refer to."""
+    if not clause.relative:
+        return False
+    return bool(word.third or word.past or (word.base and (clause.plural or word.lean == "V")))
+
+
 def _after_noun(clause: _Clause, words: list[Word], i: int) -> str:
     """A verb if the noun is a subject that agrees and waits for one, else part of a compound."""
     word, after = words[i], words[i + 1]
-    if word.past and not word.noun and not word.adjective:
+    if word.past and not word.base and not word.noun:
         return "past"
-    if clause.verb in _CAUSATIVE and clause.tense and clause.finite and word.base:
-        return "base" if not word.noun or after.kind in _OBJECT or word.lean == "V" else ""
+    if clause.verb in _CAUSATIVE and clause.finite and word.base:
+        seen = clause.verb in _PERCEPTION and not _nominal(after) and after.kind not in _FINITE
+        return "base" if not word.noun or after.kind in _OBJECT or word.lean == "V" or seen else ""
     agrees = bool(word.past or (word.base if clause.plural else word.third))
     if not word.noun and not word.adjective:
         return _subject_tense(clause, word)
     if not agrees or (clause.finite and not clause.joined):
         return _subject_tense(clause, word) if after.kind in _OBJECT and agrees else ""
-    if clause.finite and after.kind not in _OBJECT and after.kind != PREPOSITION:
+    if after.kind in _OBJECT:
+        return _subject_tense(clause, word)
+    if clause.finite and after.kind != PREPOSITION:
         return ""
     return "" if _verb_ahead(words, i) else _subject_tense(clause, word)
 

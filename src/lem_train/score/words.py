@@ -63,7 +63,7 @@ _CLASSES = {
     OBJECT: "me him us them myself yourself himself herself itself ourselves yourselves themselves "
     "oneself mine yours hers ours theirs thee",
     PRONOUN: "you it her everyone everybody everything someone somebody something anyone anybody "
-    "anything nobody nothing none others no-one",
+    "anything nobody nothing none others ones no-one",
     MODAL: "can could will would shall should may might must ought cannot can't couldn't won't "
     "wouldn't shan't shouldn't mayn't mightn't mustn't oughtn't needn't",
     TO: "to",
@@ -73,7 +73,7 @@ _CLASSES = {
     "aside ahead indeed thus hence therefore otherwise meanwhile moreover furthermore nevertheless "
     "nonetheless somewhere anywhere nowhere everywhere somehow anyhow really truly merely simply "
     "hardly barely nearly mostly partly scarcely please forever afterwards beforehand upstairs "
-    "downstairs abroad home long o'clock am pm",
+    "downstairs abroad home o'clock am pm",
     INTERJECTION: "yes oh ah hello hi hey okay ok yeah alas hmm ha o hush goodbye thanks",
 }
 
@@ -112,7 +112,7 @@ _NEVER_NOUNS = frozenset(
     less about ever once her his own same open empty correct separate exact usual hard
     other this each any something anything everything nothing who what which me us it you they he
     she small little short full fine safe given
-    many""".split()
+    many long short""".split()
 )
 _NEVER_ADJECTIVES = frozenset(
     """daughter mum choice council state stock head side front number record minute cross corner
@@ -137,7 +137,7 @@ _MOSTLY_ADJECTIVES = frozenset(
     extra complete absolute constant relevant intimate active passive native spare black white
     green brown blue red grey pink yellow present patient adult right last secret official
     individual elderly living missing moving used long wrong light cool dirty fit
-    perfect sacred silent round kind upper lower inner outer held broken lit""".split()
+    perfect sacred silent round kind upper lower inner outer held broken lit long""".split()
 )
 _MOSTLY_VERBS = frozenset(
     """need needs help helps look looks talk talks call calls hope hopes wish wishes feel feels
