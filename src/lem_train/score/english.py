@@ -43,7 +43,7 @@ _VERB = "V"
 
 _TOKEN = re.compile(
     r"[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?"  # a word with its apostrophes and hyphens
-    r"|\d+(?:[.,:]\d+)*"
+    r"|\d+(?:[.,:]\d+)*(?:st|nd|rd|th|s|am|pm|k|m)?\b"
     r"|[.!?…]+|[,;:—–]|[\"“”()]|\n+"
 )
 _SCAN = 10  # words looked ahead at most, so that time stays linear
@@ -183,6 +183,7 @@ def _base(word: Word, tense: str) -> str:
 def _mark(clause: _Clause, mark: str) -> None:
     """A comma joins, a quotation mark or bracket is looked through; the rest begins anew."""
     if mark in '"(':
+        clause.start = True  # what is quoted may begin with a capital
         return
     if mark == ",":
         _join(clause, ",")
@@ -190,7 +191,7 @@ def _mark(clause: _Clause, mark: str) -> None:
     clause.prev = clause.before = MARK
     clause.aux = clause.phrase = clause.verb = clause.tense = ""
     clause.inverted = clause.finite = clause.joined = clause.third = False
-    clause.start = clause.start or mark in ".?!…\n"
+    clause.start = clause.start or mark in ".?!…:\n"
 
 
 def _join(clause: _Clause, kind: str) -> None:
@@ -548,7 +549,7 @@ def _after_pronoun(clause: _Clause, words: list[Word], i: int) -> str:
             return "base" if after.kind in _OBJECT and word.base and word.lean == "V" else ""
     if clause.finite and word.noun and word.lean != "V":
         return "base" if clause.verb in _CAUSATIVE and word.base else ""
-    if word.adjective and word.lean in "SJ" and prev == PRONOUN and after.kind == MARK:
+    if word.lean in "SJ" and prev == PRONOUN and not word.third and after.kind not in _OBJECT:
         return ""
     return _finite(clause, word)
 
@@ -588,8 +589,8 @@ def _subject_tense(clause: _Clause, word: Word) -> str:
 
 
 def _after_verb(clause: _Clause, word: Word, after: Word) -> str:
-    if clause.verb in ("let", "help", "go", "come", "dare") and word.base:
-        return "base"
+    if clause.verb in ("let", "help", "go", "come", "dare") and word.base and word.lean not in "JS":
+        return "base" if word.lean == "V" or after.kind in _OBJECT else ""
     if word.noun or word.adjective or (word.past and _nominal(after)):
         return ""
     return _finite(clause, word)

@@ -47,8 +47,8 @@ _CLASSES = {
     DETERMINER: "the a an every no",
     POSSESSIVE: "my your our their its whose his thy",
     QUANTIFIER: "some any all both each many few several most more much less fewer enough another "
-    "other either neither such this these those that whatever whichever",
-    NUMBER: "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "other either neither one such this these those that whatever whichever",
+    NUMBER: "two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty "
     "ninety hundred thousand million billion dozen first third same own",
     PREPOSITION: "of in on at by with from into onto upon for about between among amongst against "
@@ -65,7 +65,7 @@ _CLASSES = {
     PRONOUN: "you it her everyone everybody everything someone somebody something anyone anybody "
     "anything nobody nothing none others ones no-one",
     MODAL: "can could will would shall should may might must ought cannot can't couldn't won't "
-    "wouldn't shan't shouldn't mayn't mightn't mustn't oughtn't needn't",
+    "wouldn't shan't shouldn't mayn't mightn't mustn't oughtn't needn't cant wont",
     TO: "to",
     ADVERB: "not never too very quite rather so then here now just only also even still already "
     "always often sometimes seldom ever again away back together apart maybe perhaps almost soon "
@@ -79,11 +79,16 @@ _CLASSES = {
 
 # A form of be, have or do: the counted ones, by tense. Contractions of a negation are one verb.
 _AUXILIARIES = {
-    BE: ("be", "be am is are isn't aren't ain't", "was were been wasn't weren't", "being"),
-    HAVE: ("have", "have has haven't hasn't", "had hadn't", "having"),
-    DO: ("do", "do does don't doesn't", "did done didn't", "doing"),
+    BE: ("be", "be am is are isn't aren't ain't isnt arent", "was were been wasn't weren't wasnt", "being"),
+    HAVE: ("have", "have has haven't hasn't havent hasnt", "had hadn't", "having"),
+    DO: ("do", "do does don't doesn't dont doesnt", "did done didn't didnt", "doing"),
 }
 _ENDINGS = {"'m": BE, "'re": BE, "'s": BE, "'ve": HAVE, "'ll": MODAL, "'d": MODAL}
+
+_CARELESS = {
+    form.replace("'", ""): form
+    for form in "i'm i've he's she's that's there's what's they're they've you're you've".split()
+}
 
 # Closed words that are a noun after "the", "a" or a possessive, or a verb where one is due.
 _TWO_SIDED = frozenset(
@@ -145,7 +150,7 @@ _MOSTLY_VERBS = frozenset(
     run runs move live lives lie stand hold holds read cut hit set watch play worry wonder
     suppose guess bet thank thanks cost costs hurt hurts seek breathe sleep drink laugh smile
     check rely hate love fear trust share cover pause accept refuse break breaks burn end ends
-    work works visit claim reach treat judge respect rise drop pull push throw catch kill
+    work works own visit claim reach treat judge respect rise drop pull push throw catch kill
     drive ride build""".split()
 )
 # Adjectives in form of a participle: after be they tell of a state, not of an event.
@@ -198,6 +203,7 @@ def look_up(token: str) -> Word:
 
 def _contraction(form: str) -> Word | None:
     """A pronoun, or another closed word, with its verb: "they've", "that's", "who'd"."""
+    form = _CARELESS.get(form, form)
     stem, apostrophe, ending = form.rpartition("'")
     then = _ENDINGS.get(apostrophe + ending, "")
     if not then or not stem:
@@ -239,7 +245,8 @@ def _open(form: str, capital: bool) -> Word:
 def _lean(form: str, noun: bool, verb: bool, adjective: bool) -> str:
     if form in _STATES:
         return "S"
-    if form in _MOSTLY_ADJECTIVES or (adjective and not noun and not verb):
+    rare = not verb or form in _NEVER_NOUNS
+    if form in _MOSTLY_ADJECTIVES or (adjective and not noun and rare and form not in _MOSTLY_VERBS):
         return "J"
     return "V" if form in _MOSTLY_VERBS or not noun else "N"
 
