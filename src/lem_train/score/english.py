@@ -61,6 +61,7 @@ _PLACES = frozenset(
     "bed court school church town market hospital college prison jail university people men women "
     "heart life death mind mankind strangers lunch dinner breakfast".split()
 )
+_MANY = frozenset("you we they us them ones others those these some many all both few most".split())
 _CAUSATIVE = frozenset("let make help see hear watch have feel".split())
 # Prepositions that can begin a clause.
 _LINKS = frozenset("before after since until till as than like except".split())
@@ -70,7 +71,7 @@ _THINGS = frozenset(
     "farming banking shopping swimming mining fishing cooking voting engineering accounting "
     "marketing lighting plumbing nursing boxing advertising gambling cycling running".split()
 )
-_PERCEPTION = frozenset("see hear watch let".split())
+_PERCEPTION = frozenset("see hear watch feel let".split())
 _LASTING = frozenset("keep go come sit stand lie spend catch find leave see hear watch".split())
 
 
@@ -98,6 +99,7 @@ class _Clause:
     plural: bool = False  # the last noun
     third: bool = False  # the pronoun before is he, she or it
     telling: bool = False  # or I or we: "I read" is mostly told of the past
+    waiting: bool = False  # a subordinate clause came first
     relative: bool = False  # who, which or that, after a noun or pronoun
     finite: bool = False  # the clause has its verb
     joined: bool = False  # a comma or a conjunction went before: a new clause may have begun
@@ -115,7 +117,7 @@ def analyse(text: str) -> Analysis:
     """
     tokens = _TOKEN.findall(text)
     words = [_read(token) for token in tokens]
-    words.append(_END)
+    words += (_END, _END)
     verbs: list[tuple[str, str, str]] = []
     nouns: list[tuple[str, str, str]] = []
     others: list[str] = []
@@ -190,7 +192,7 @@ def _mark(clause: _Clause, mark: str) -> None:
         return
     clause.prev = clause.before = MARK
     clause.aux = clause.phrase = clause.verb = clause.tense = ""
-    clause.inverted = clause.finite = clause.joined = clause.third = False
+    clause.inverted = clause.finite = clause.joined = clause.third = clause.waiting = False
     clause.start = clause.start or mark in ".?!…:\n"
 
 
@@ -210,6 +212,11 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
     kind = word.kind
     if word.noun and clause.phrase in (DETERMINER, POSSESSIVE) and not _attributed(after):
         return _noun(clause, word)  # "the well", "a can", "my back"
+    if kind == MODAL and word.capital and not clause.start:
+        return _noun(clause, word, after)  # May, Will
+    if word.then == BE and _is_possessive(word, after):
+        clause.prev = clause.phrase = POSSESSIVE
+        return POSSESSIVE
     if word.form in ("like", "back", "round") and _verb_is_due(clause, word, after):
         return _verb(clause, word, "base")  # "will back", "I like"
     if kind == ADVERB:
@@ -217,7 +224,7 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
             return _noun(clause, word)
         return kind
     if word.tense:
-        return _auxiliary(clause, word)
+        return _auxiliary(clause, words, i)
     if kind == MODAL:
         _await(clause, MODAL)
         return kind
@@ -228,15 +235,12 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
         return kind
     if kind in _PHRASE:
         kind = _determiner(clause, words, i)
-    elif kind == PRONOUN and word.form == "her" and _nominal(after):
+    elif kind == PRONOUN and word.form == "her" and _is_hers(words, i):
         kind = clause.phrase = POSSESSIVE
     elif kind in (SUBJECT, SUBORDINATOR):
         clause.finite = clause.inverted and kind == SUBJECT
     elif kind == PRONOUN and clause.prev not in _GOVERNORS:
         clause.finite = clause.inverted
-    if word.then and word.form.endswith("'s") and _is_possessive(word, after):
-        clause.prev = clause.phrase = POSSESSIVE
-        return POSSESSIVE
     if kind in (SUBJECT, OBJECT, PRONOUN, SUBORDINATOR):
         _pronoun(clause, word, kind)
         if not clause.inverted or kind == SUBORDINATOR:
@@ -257,12 +261,15 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
 
 def _pronoun(clause: _Clause, word: Word, kind: str) -> None:
     if kind == SUBORDINATOR:
-        clause.relative = word.form == "who" or (
+        clause.waiting = clause.waiting or clause.prev == MARK
+        clause.phrase = ""
+        clause.relative = (word.form == "who" and clause.prev != MARK) or (
             word.form in ("that", "which") and clause.prev in (_NOUN, PRONOUN, OBJECT)
         )
-        if clause.prev == _VERB:
-            clause.plural = False
+        if clause.relative:
+            return
     clause.third = word.form in ("he", "she", "it", "that", "which", "this")
+    clause.plural = word.form in _MANY
     clause.telling = clause.third or word.form in ("i", "we")
     clause.phrase = ""
 
@@ -270,18 +277,27 @@ def _pronoun(clause: _Clause, word: Word, kind: str) -> None:
 def _is_possessive(word: Word, after: Word) -> bool:
     """ "everyone's needs", "somebody else's", not "everyone's happy" nor "it's time"."""
     stem = word.form[:-2]
-    return stem.endswith(("one", "body", "else", "other")) and after.lean == "N" and _nominal(after)
+    return stem.endswith(("one", "body", "else", "other")) and bool(after.noun) and after.lean in "NV"
 
 
-def _auxiliary(clause: _Clause, word: Word) -> str:
+def _is_hers(words: list[Word], i: int) -> bool:
+    """Whether "her" belongs to a noun: "her coat", not "heard her closing the gate"."""
+    after = words[i + 1]
+    return _nominal(after) and not (after.ing and words[i + 2].kind in _OBJECT)
+
+
+def _auxiliary(clause: _Clause, words: list[Word], i: int) -> str:
     """A form of be, have or do: a verb, and perhaps the auxiliary of the next one."""
-    if word.tense == "gerund" and (clause.prev == PREPOSITION or clause.start):
+    word = words[i]
+    subject = clause.start and _is_subject(words, i) and not words[i + 1].past
+    if word.tense == "gerund" and (clause.prev == PREPOSITION or subject):
         clause.prev, clause.aux = word.kind, word.kind if word.kind != DO else ""
         return _NOUN
     clause.verb, clause.tense = word.base, word.tense
-    if word.form in ("being", "been", "done", "having", "doing"):
-        clause.aux = BE if word.base == "be" else ""
-        clause.prev = word.kind if word.base == "be" else _VERB
+    if word.form in ("being", "been", "having"):
+        clause.prev = clause.aux = word.kind
+    elif word.form in ("done", "doing"):
+        clause.prev, clause.aux = _VERB, ""
     else:
         _await(clause, word.kind)
         clause.tense = "third" if word.form in ("is", "has", "does") else word.tense
@@ -364,9 +380,15 @@ def _verb_ahead(words: list[Word], i: int) -> bool:
             return False
         if word.kind in _FINITE or word.then in _FINITE:
             return True
-        if not word.kind and not word.noun and not word.adjective and (word.third or word.past):
+        if _is_certain(word):
             return True
     return False
+
+
+def _is_certain(word: Word) -> bool:
+    """Whether a word of the open classes can be nothing but a finite verb, or a participle."""
+    possible = word.third or word.past
+    return bool(possible) and not (word.kind or word.noun or word.adjective)
 
 
 def _verb_is_due(clause: _Clause, word: Word, after: Word) -> bool:
@@ -481,7 +503,7 @@ def _is_subject(words: list[Word], i: int) -> bool:
         word = words[j]
         if word.kind in (MARK, SUBJECT):
             return False
-        if word.kind in _FINITE or (not word.kind and not word.adjective and (word.third or word.past)):
+        if word.kind in _FINITE or _is_certain(word):
             return True
     return False
 
@@ -508,7 +530,8 @@ def _tense(clause: _Clause, words: list[Word], i: int) -> str:
     if prev == OBJECT:
         if clause.verb in _CAUSATIVE and word.base:
             return "base"
-        return "" if word.noun and word.lean != "V" else _finite(clause, word)
+        noun = word.noun and (word.lean != "V" or _verb_ahead(words, i))
+        return "" if noun else _finite(clause, word)
     if prev == _VERB:
         return _after_verb(clause, word, after)
     if prev in _SIDE:
@@ -535,7 +558,8 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
     if word.past and not word.noun and not _nominal(after):
         return "past"
     if word.noun or word.adjective or _nominal(after):
-        return "base" if word.third and after.kind in _OBJECT and word.plural else ""
+        direct = clause.prev == QUANTIFIER and word.third and after.kind in _OBJECT
+        return "base" if direct else ""
     return _finite(clause, word)
 
 
@@ -569,6 +593,8 @@ def _after_noun(clause: _Clause, words: list[Word], i: int) -> str:
     if clause.verb in _CAUSATIVE and clause.finite and word.base:
         seen = clause.verb in _PERCEPTION and not _nominal(after) and after.kind not in _FINITE
         return "base" if not word.noun or after.kind in _OBJECT or word.lean == "V" or seen else ""
+    if word.base and after.kind == OBJECT:
+        return _subject_tense(clause, word)
     agrees = bool(word.past or (word.base if clause.plural else word.third))
     if not word.noun and not word.adjective:
         return _subject_tense(clause, word)
@@ -576,7 +602,7 @@ def _after_noun(clause: _Clause, words: list[Word], i: int) -> str:
         return _subject_tense(clause, word) if after.kind in _OBJECT and agrees else ""
     if after.kind in _OBJECT:
         return _subject_tense(clause, word)
-    if clause.finite and after.kind != PREPOSITION:
+    if clause.finite and after.kind != PREPOSITION and word.lean != "V":
         return ""
     return "" if _verb_ahead(words, i) else _subject_tense(clause, word)
 
@@ -602,9 +628,13 @@ def _joined(clause: _Clause, words: list[Word], i: int) -> str:
     if word.past and not word.base:
         if clause.before == _ADJECTIVE or (_nominal(after) and word.adjective):
             return ""
-        return "past" if not word.noun or clause.tense == "past" else ""
+        direct = after.kind in _OBJECT
+        return "past" if not word.noun or direct or clause.tense == "past" else ""
     if not word.noun and not word.adjective:
         return "past" if word.past and clause.tense == "past" else "base"
+    if clause.waiting and word.base and not _nominal(after):
+        clause.waiting = False
+        return "" if _verb_ahead(words, i) else "base"
     like = (word.third and clause.tense == "third") or (word.base and clause.tense == "base")
     if word.past and clause.tense == "past" and after.kind in _OBJECT | {PREPOSITION}:
         return "past"
@@ -626,7 +656,8 @@ def _opening(words: list[Word], i: int) -> str:
         if after.kind in _OBJECT:
             return "base"
         if word.lean == "V" or after.kind in (TO, PREPOSITION, SUBORDINATOR, ADVERB):
-            return "" if _verb_ahead(words, i) or word.adjective else "base"
+            subject = (after.third and after.lean == "V") or _verb_ahead(words, i)
+            return "" if subject or word.adjective else "base"
         return ""
     if word.past and not word.noun and not (_nominal(after) or word.adjective):
         return "past"

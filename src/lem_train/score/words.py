@@ -74,14 +74,14 @@ _CLASSES = {
     "nonetheless somewhere anywhere nowhere everywhere somehow anyhow really truly merely simply "
     "hardly barely nearly mostly partly scarcely please forever afterwards beforehand upstairs "
     "downstairs abroad home o'clock am pm",
-    INTERJECTION: "yes oh ah hello hi hey okay ok yeah alas hmm ha o hush goodbye thanks",
+    INTERJECTION: "yes oh ah hello hi hey okay ok yeah alas hmm ha o hush goodbye thanks lol haha pls plz",
 }
 
 # A form of be, have or do: the counted ones, by tense. Contractions of a negation are one verb.
 _AUXILIARIES = {
     BE: ("be", "be am is are isn't aren't ain't isnt arent", "was were been wasn't weren't wasnt", "being"),
-    HAVE: ("have", "have has haven't hasn't havent hasnt", "had hadn't", "having"),
-    DO: ("do", "do does don't doesn't dont doesnt", "did done didn't didnt", "doing"),
+    HAVE: ("have", "have has hast hath haven't hasn't havent hasnt", "had hadn't", "having"),
+    DO: ("do", "do does doth dost don't doesn't dont doesnt", "did done didn't didnt", "doing"),
 }
 _ENDINGS = {"'m": BE, "'re": BE, "'s": BE, "'ve": HAVE, "'ll": MODAL, "'d": MODAL}
 
@@ -109,14 +109,14 @@ _NEVER_NOUNS = frozenset(
     gives keep keeps tell know known think thinks let lets put puts ask see sees become sit write
     forget deserve send began begin seem happen bring grow learn listen speak remember was
     understand explain decide choose belong lose die meet hear buy sell eat teach believe
-    agree carry spend pay save told felt found left fell met lost shut
+    agree carry spend pay save told found left fell met lost shut
     old real dark great poor possible dear innocent young sick deaf silly lovely pregnant mean
     wrong free warm wet angry sad big easy early true false bad nice strong weak happy proud honest
     able certain sure different ancient ready dry hot busy bare narrow shy alive new several alone
     like even still up off out now then here there where when how why over through down than more
     less about ever once her his own same open empty correct separate exact usual hard
     other this each any something anything everything nothing who what which me us it you they he
-    she small little short full fine safe given
+    she small little short full fine given
     many long short""".split()
 )
 _NEVER_ADJECTIVES = frozenset(
@@ -151,7 +151,7 @@ _MOSTLY_VERBS = frozenset(
     suppose guess bet thank thanks cost costs hurt hurts seek breathe sleep drink laugh smile
     check rely hate love fear trust share cover pause accept refuse break breaks burn end ends
     work works own visit claim reach treat judge respect rise drop pull push throw catch kill
-    drive ride build""".split()
+    drive ride build count""".split()
 )
 # Adjectives in form of a participle: after be they tell of a state, not of an event.
 _STATES = frozenset(
@@ -264,7 +264,9 @@ def _verb_readings(form: str, lemmas: tuple[str, ...]) -> tuple[str, str, str, s
             ing = ing or lemma
         if form == lemma:
             base = lemma
-    if past and base and past != base:
+    if past and base and past != base and lemmas[0] == base:
+        past = ""  # "feed", for all that it is also the past of "fee"
+    elif past and base and past != base:
         base = ""  # "saw", "found", "felt": the past of a common verb is the likelier
     return past, base, third, ing
 
@@ -294,6 +296,8 @@ def _by_ending(form: str, stem: str, capital: bool) -> Word:
         return Word(stem, noun=stem, then=then, name=True)
     if "-" in stem:
         last = look_up(stem.rpartition("-")[2] or "-")
+        if last.kind == NUMBER:
+            return Word(stem, NUMBER)
         if last.kind or last.past or last.ing or (last.adjective and last.lean == "J"):
             return Word(stem, adjective=True, lean="J")
         if last.noun and (last.lean == "N" or not last.adjective):
