@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lem_train.score.words import (
     ADVERB,
@@ -32,6 +32,7 @@ from lem_train.score.words import (
     TO,
     Word,
     look_up,
+    words_of,
 )
 
 TENSES = ("base", "past", "gerund")
@@ -57,22 +58,22 @@ _GOVERNORS = frozenset((_VERB, PREPOSITION, BE, HAVE, DO, MODAL))  # "you" after
 _SIDE = frozenset((CONJUNCTION, ","))  # what joins like with like
 
 # "go to bed", not "to bed a plant".
-_PLACES = frozenset(
+_PLACES = words_of(
     "bed court school church town market hospital college prison jail university people men women "
-    "heart life death mind mankind strangers lunch dinner breakfast".split()
+    "heart life death mind mankind strangers lunch dinner breakfast"
 )
-_MANY = frozenset("you we they us them ones others those these some many all both few most".split())
-_CAUSATIVE = frozenset("let make help see hear watch have feel".split())
+_MANY = words_of("you we they us them ones others those these some many all both few most")
+_CAUSATIVE = words_of("let make help see hear watch have feel")
 # Prepositions that can begin a clause.
-_LINKS = frozenset("before after since until till as than like except".split())
+_LINKS = words_of("before after since until till as than like except")
 # -ing forms that stand as nouns before nouns; any other is an attribute there.
-_THINGS = frozenset(
+_THINGS = words_of(
     "building meeting wedding training parking housing heating hearing painting drawing clothing "
     "farming banking shopping swimming mining fishing cooking voting engineering accounting "
-    "marketing lighting plumbing nursing boxing advertising gambling cycling running".split()
+    "marketing lighting plumbing nursing boxing advertising gambling cycling running"
 )
-_PERCEPTION = frozenset("see hear watch feel let".split())
-_LASTING = frozenset("keep go come sit stand lie spend catch find leave see hear watch".split())
+_PERCEPTION = words_of("see hear watch feel let")
+_LASTING = words_of("keep go come sit stand lie spend catch find leave see hear watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def _mark_form(token: str) -> str:
     return {"–": "—", "“": '"', "”": '"', ")": "("}.get(token, token[0])
 
 
-_MARKS = {token: Word(_mark_form(token), MARK) for token in (*".!?…,;:—–\"“”()\n", "\n\n", "...")}
+_MARKS = {token: Word(_mark_form(token), MARK) for token in (*'.!?…,;:—–"“”()\n', "\n\n", "...")}
 
 
 def _base(word: Word, tense: str) -> str:
@@ -277,7 +278,8 @@ def _pronoun(clause: _Clause, word: Word, kind: str) -> None:
 def _is_possessive(word: Word, after: Word) -> bool:
     """ "everyone's needs", "somebody else's", not "everyone's happy" nor "it's time"."""
     stem = word.form[:-2]
-    return stem.endswith(("one", "body", "else", "other")) and bool(after.noun) and after.lean in "NV"
+    somebody = stem.endswith(("one", "body", "else", "other"))
+    return somebody and bool(after.noun) and after.lean in "NV"
 
 
 def _is_hers(words: list[Word], i: int) -> bool:
@@ -408,7 +410,8 @@ def _verb_is_due(clause: _Clause, word: Word, after: Word) -> bool:
 def _open(clause: _Clause, words: list[Word], i: int) -> str:
     """Decide what a word of the open classes is, and take it."""
     word, after = words[i], words[i + 1]
-    if word.name or (word.capital and not clause.start and not (word.adjective and _nominal(after))):
+    named = word.capital and not clause.start and not (word.adjective and _nominal(after))
+    if word.name or named:
         return _noun(clause, word, after)
     tense = ""
     if word.ing:
@@ -513,10 +516,10 @@ def _tense(clause: _Clause, words: list[Word], i: int) -> str:
     word, after, prev = words[i], words[i + 1], clause.prev
     if clause.phrase:
         return _in_phrase(clause, word, after)
-    if prev in _INFINITIVE or (clause.inverted and clause.aux in _INFINITIVE and prev != PREPOSITION):
-        if word.base:
-            return "base"
-    if prev == BE or prev == HAVE or (clause.aux in (BE, HAVE) and clause.inverted):
+    asked = clause.inverted and prev != PREPOSITION
+    if word.base and (prev in _INFINITIVE or (asked and clause.aux in _INFINITIVE)):
+        return "base"
+    if prev in (BE, HAVE) or (clause.inverted and clause.aux in (BE, HAVE)):
         if word.past and (prev == HAVE or after.form == "by" or not _is_state(word, after)):
             return "past"
         if prev in (BE, HAVE):

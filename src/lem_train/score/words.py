@@ -8,7 +8,6 @@ read by its ending.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -38,9 +37,14 @@ class Word:
     plural: bool = False
     adjective: bool = False
     adverb: bool = False
-    lean: str = "N"  # N, V or J: where nothing else decides
+    lean: str = "N"  # N, V, J, or S for a state ("tired"): where nothing else decides
     capital: bool = False
     name: bool = False  # not in the lexicon, and capitalised
+
+
+def words_of(words: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(words.split())
 
 
 _CLASSES = {
@@ -74,12 +78,18 @@ _CLASSES = {
     "nonetheless somewhere anywhere nowhere everywhere somehow anyhow really truly merely simply "
     "hardly barely nearly mostly partly scarcely please forever afterwards beforehand upstairs "
     "downstairs abroad home o'clock am pm",
-    INTERJECTION: "yes oh ah hello hi hey okay ok yeah alas hmm ha o hush goodbye thanks lol haha pls plz",
+    INTERJECTION: "yes oh ah hello hi hey okay ok yeah alas hmm ha o hush goodbye thanks lol haha "
+    "pls plz",
 }
 
 # A form of be, have or do: the counted ones, by tense. Contractions of a negation are one verb.
 _AUXILIARIES = {
-    BE: ("be", "be am is are isn't aren't ain't isnt arent", "was were been wasn't weren't wasnt", "being"),
+    BE: (
+        "be",
+        "be am is are isn't aren't ain't isnt arent",
+        "was were been wasn't weren't wasnt",
+        "being",
+    ),
     HAVE: ("have", "have has hast hath haven't hasn't havent hasnt", "had hadn't", "having"),
     DO: ("do", "do does doth dost don't doesn't dont doesnt", "did done didn't didnt", "doing"),
 }
@@ -87,88 +97,84 @@ _ENDINGS = {"'m": BE, "'re": BE, "'s": BE, "'ve": HAVE, "'ll": MODAL, "'d": MODA
 
 _CARELESS = {
     form.replace("'", ""): form
-    for form in "i'm i've he's she's that's there's what's they're they've you're you've".split()
+    for form in words_of("i'm i've he's she's that's there's what's they're they've you're")
 }
 
 # Closed words that are a noun after "the", "a" or a possessive, or a verb where one is due.
-_TWO_SIDED = frozenset(
-    "can will might must mine well round back like past while inside outside home third".split()
+_TWO_SIDED = words_of(
+    "can will might must mine well round back like past while inside outside home third"
 )
 
-_NEVER_VERBS = frozenset(
+_NEVER_VERBS = words_of(
     """people man men woman women child mother mothers sister brother daughter day days week year
     minutes evening evenings morning mornings being beings saying sayings others news lots bits
-    wee stairs clothes feelings lives-in husband wife dinner breakfast supper weekend winter autumn
-    hospital doctor doctors police key-like kind sort moment god soul king queen cat lady uncle
-    aunt gran mum dad data ethics media shoe shoes station office language machine computer
-    street sea sun moon sky kid kids
-    century army church war evidence experience""".split()
+    wee stairs clothes feelings husband wife dinner breakfast supper weekend winter autumn
+    hospital doctor doctors police kind sort moment god soul king queen cat lady uncle aunt gran
+    mum dad data ethics media shoe shoes station office language machine computer street sea sun
+    moon sky kid kids century army church war evidence experience"""
 )
-_NEVER_NOUNS = frozenset(
+_NEVER_NOUNS = words_of(
     """say says go goes want wants make makes get gets got take takes come comes find finds give
-    gives keep keeps tell know known think thinks let lets put puts ask see sees become sit write
-    forget deserve send began begin seem happen bring grow learn listen speak remember was
-    understand explain decide choose belong lose die meet hear buy sell eat teach believe
-    agree carry spend pay save told found left fell met lost shut
-    old real dark great poor possible dear innocent young sick deaf silly lovely pregnant mean
-    wrong free warm wet angry sad big easy early true false bad nice strong weak happy proud honest
-    able certain sure different ancient ready dry hot busy bare narrow shy alive new several alone
-    like even still up off out now then here there where when how why over through down than more
-    less about ever once her his own same open empty correct separate exact usual hard
-    other this each any something anything everything nothing who what which me us it you they he
-    she small little short full fine given
-    many long short""".split()
+    gives keep keeps tell know known think thinks let lets put puts ask see sees become sit
+    write forget deserve send began begin seem happen bring grow learn listen speak remember was
+    understand explain decide choose belong lose die meet hear buy sell eat teach believe agree
+    carry spend pay save told felt found left fell met lost shut old real dark great poor
+    possible dear innocent young sick deaf silly lovely pregnant mean wrong free warm wet angry
+    sad big easy early true false bad nice strong weak happy proud honest able certain sure
+    different ancient ready dry hot busy bare narrow shy alive new several alone like even still
+    up off out now then here there where when how why over through down than more less about
+    ever once her his own same open empty correct separate exact usual hard other this each any
+    something anything everything nothing who what which me us it you they he she small little
+    short full fine given many long"""
 )
-_NEVER_ADJECTIVES = frozenset(
+_NEVER_ADJECTIVES = words_of(
     """daughter mum choice council state stock head side front number record minute cross corner
-    chance trial trick fool dress pilot panic shadow content master cream wood mass bay camp party
-    game spouse evening morning afternoon matter hand spring animal incident formula majority
-    motive detective capital summary standard cloth elder complainant attendant chocolate resident
-    human patient official house friend people use trust answer care power child night time plan
-    work object present cool stranger driving building drawing dating secret well union back
-    machine lead fake""".split()
-) - {"human", "patient", "official", "present", "cool", "secret", "driving"}
-_MOSTLY_ADJECTIVES = frozenset(
+    chance trial trick fool dress pilot panic shadow content master cream wood mass bay camp
+    party game spouse evening morning afternoon matter hand spring animal incident formula
+    majority motive detective capital summary standard cloth elder complainant attendant
+    chocolate resident house friend people use trust answer care power child night time plan
+    work object stranger building drawing dating well union back machine lead fake"""
+)
+_MOSTLY_ADJECTIVES = words_of(
     """good whole private local particular human public general final social current practical
     independent senior junior clinical sweet positive normal opposite simple special personal
-    medical quiet dead best better full close fair clean clear low fast firm straight
-    cold high past flat due ill sore quick thick daily sharp weekly wide wild heavy
-    married calm brave single second average equal total blank fat drunk damp pale negative blind
-    tender worthy noble moral natural fresh common main legal rich loose tired worse thin rough
-    direct slow level sober gentle smooth idle near modern major minor central federal physical
-    mental sexual political national international professional digital electric basic specific
+    medical quiet dead best better full close fair clean clear low fast firm straight cold high
+    past flat due ill sore quick thick daily sharp weekly wide wild heavy married calm brave
+    single second average equal total blank fat drunk damp pale negative blind tender worthy
+    noble moral natural fresh common main legal rich loose tired worse thin rough direct slow
+    level sober gentle smooth idle near modern major minor central federal physical mental
+    sexual political national international professional digital electric basic specific
     original criminal ordinary necessary essential sensitive savage hollow steady keen alert
     upset lean humble proper worth dying mere sheer bitter bright vast foolish wise polite rude
     extra complete absolute constant relevant intimate active passive native spare black white
     green brown blue red grey pink yellow present patient adult right last secret official
-    individual elderly living missing moving used long wrong light cool dirty fit
-    perfect sacred silent round kind upper lower inner outer held broken lit long""".split()
+    individual elderly living missing moving used long wrong light cool dirty fit perfect sacred
+    silent round kind upper lower inner outer held broken lit"""
 )
-_MOSTLY_VERBS = frozenset(
+_MOSTLY_VERBS = words_of(
     """need needs help helps look looks talk talks call calls hope hopes wish wishes feel feels
-    show shows matter matters mean means stay stays wait walk try tries leave start stop turn turns
-    run runs move live lives lie stand hold holds read cut hit set watch play worry wonder
+    show shows matter matters mean means stay stays wait walk try tries leave start stop turn
+    turns run runs move live lives lie stand hold holds read cut hit set watch play worry wonder
     suppose guess bet thank thanks cost costs hurt hurts seek breathe sleep drink laugh smile
     check rely hate love fear trust share cover pause accept refuse break breaks burn end ends
     work works own visit claim reach treat judge respect rise drop pull push throw catch kill
-    drive ride build count""".split()
+    drive ride build count"""
 )
 # Adjectives in form of a participle: after be they tell of a state, not of an event.
-_STATES = frozenset(
+_STATES = words_of(
     """tired exhausted worried married interested interesting ashamed pleased afraid scared
     frightened bored boring excited exciting disappointed satisfied convinced surprised confused
-    concerned annoyed embarrassed frightening retired supposed used dedicated determined committed
-    involved related experienced educated qualified gifted talented crowded complicated detailed
-    limited relaxed settled depressed devastated delighted overwhelmed overwhelming dying
-    missing willing loving caring demanding tempting confusing disturbing alarming surprising
-    disappointing annoying embarrassing tiring exhausting rewarding challenging upsetting
-    unprepared unmarried gone lost closed drunk alarmed aged armed devoted mistaken isolated
-    entitled allied amazed astonished upset grounded scattered divided prepared
-    accustomed terrified horrified shocked stunned hurt crooked naked sacred wicked
-    learned blessed beloved aware unwanted unfinished unnamed united stressed stuck""".split()
+    concerned annoyed embarrassed frightening retired supposed used dedicated determined
+    committed involved related experienced educated qualified gifted talented crowded
+    complicated detailed limited relaxed settled depressed devastated delighted overwhelmed
+    overwhelming dying missing willing loving caring demanding tempting confusing disturbing
+    alarming surprising disappointing annoying embarrassing tiring exhausting rewarding
+    challenging upsetting unprepared unmarried gone lost closed drunk alarmed aged armed devoted
+    mistaken isolated entitled allied amazed astonished upset grounded scattered divided
+    prepared accustomed terrified horrified shocked stunned hurt crooked naked sacred wicked
+    learned blessed beloved aware unwanted unfinished unnamed united stressed stuck"""
 )
 
-_WORD_OF_PARTS = re.compile(r"[^-]+$")
 _BOUND = 65_536  # words remembered
 
 
@@ -245,10 +251,13 @@ def _open(form: str, capital: bool) -> Word:
 def _lean(form: str, noun: bool, verb: bool, adjective: bool) -> str:
     if form in _STATES:
         return "S"
-    rare = not verb or form in _NEVER_NOUNS
-    if form in _MOSTLY_ADJECTIVES or (adjective and not noun and rare and form not in _MOSTLY_VERBS):
+    if form in _MOSTLY_ADJECTIVES:
         return "J"
-    return "V" if form in _MOSTLY_VERBS or not noun else "N"
+    if form in _MOSTLY_VERBS:
+        return "V"
+    if adjective and not noun and (not verb or form in _NEVER_NOUNS):
+        return "J"
+    return "N" if noun else "V"
 
 
 def _verb_readings(form: str, lemmas: tuple[str, ...]) -> tuple[str, str, str, str]:
@@ -275,17 +284,20 @@ def _noun_reading(form: str, lemmas: tuple[str, ...]) -> tuple[str, bool]:
     """The base form and whether it is a plural. Some plurals look like the singular."""
     if not lemmas:
         return "", False
-    if form in ("people", "police", "folk"):
-        return form, True
+    if form in _UNCHANGED:
+        return form, form in _ALWAYS_PLURAL
     for lemma in lemmas:
         if lemma != form and form in lemminflect.getAllInflections(lemma, "NOUN").get("NNS", ()):
-            return lemma, form != "data" and form not in ("news", "means")
-    return form, form in lemmas and form.endswith("s") and form in _ALWAYS_PLURAL
+            return lemma, True
+    return form, form in _ALWAYS_PLURAL
 
 
-_ALWAYS_PLURAL = frozenset(
-    "clothes scissors trousers glasses goods thanks belongings remains savings surroundings "
-    "earnings leftovers outskirts premises stairs odds wages".split()
+_UNCHANGED = words_of(
+    "people police folk data news means media series species ethics politics physics"
+)
+_ALWAYS_PLURAL = words_of(
+    "people police folk clothes scissors trousers glasses goods thanks belongings remains savings surroundings "
+    "earnings leftovers outskirts premises stairs odds wages"
 )
 
 
