@@ -44,9 +44,10 @@ _VERB = "V"
 
 _TOKEN = re.compile(
     r"[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?"  # a word with its apostrophes and hyphens
-    r"|\d+(?:[.,:]\d+)*(?:st|nd|rd|th|s|am|pm|k|m)?\b"
+    r"|\d+(?:[.,:]\d+)*(?:(?:st|nd|rd|th|s|am|pm|k|m)(?![^\W_]))?"
     r"|[.!?…]+|[,;:—–]|[\"“”()]|\n+"
 )
+_LONGEST = 64  # characters
 _SCAN = 10  # words looked ahead at most, so that time stays linear
 
 _PHRASE = frozenset((DETERMINER, POSSESSIVE, NUMBER, QUANTIFIER))  # what opens a noun phrase
@@ -63,6 +64,7 @@ _PLACES = words_of(
     "heart life death mind mankind strangers lunch dinner breakfast"
 )
 _MANY = words_of("you we they us them ones others those these some many all both few most")
+_SINGLE = words_of("this that each another either neither one")
 _CAUSATIVE = words_of("let make help see hear watch have feel")
 # Prepositions that can begin a clause.
 _LINKS = words_of("before after since until till as than like except")
@@ -73,6 +75,8 @@ _THINGS = words_of(
     "marketing lighting plumbing nursing boxing advertising gambling cycling running"
 )
 _PERCEPTION = words_of("see hear watch feel let")
+# "I hope the plans work": what these govern may be a clause with a verb of its own.
+_SAYING = words_of("say think know hope believe mean suppose guess wish fear tell feel show see")
 _LASTING = words_of("keep go come sit stand lie spend catch find leave see hear watch")
 
 
@@ -156,7 +160,8 @@ _END = Word(".", MARK)
 def _read(token: str) -> Word:
     first = token[0]
     if first.isalpha():
-        return look_up(token)
+        # What no word is long enough for is not worth remembering.
+        return look_up(token) if len(token) < _LONGEST else look_up.__wrapped__(token)
     if first.isdecimal() or first.isnumeric():
         return Word(token, NUMBER)
     return _MARKS.get(token) or Word(_mark_form(token), MARK)
@@ -193,7 +198,8 @@ def _mark(clause: _Clause, mark: str) -> None:
         return
     clause.prev = clause.before = MARK
     clause.aux = clause.phrase = clause.verb = clause.tense = ""
-    clause.inverted = clause.finite = clause.joined = clause.third = clause.waiting = False
+    clause.inverted = clause.finite = clause.joined = clause.waiting = False
+    clause.third = clause.telling = clause.relative = clause.plural = False
     clause.start = clause.start or mark in ".?!…:\n"
 
 
@@ -236,6 +242,8 @@ def _closed(clause: _Clause, words: list[Word], i: int) -> str:
         return kind
     if kind in _PHRASE:
         kind = _determiner(clause, words, i)
+        if kind == ADVERB:
+            return kind
     elif kind == PRONOUN and word.form == "her" and _is_hers(words, i):
         kind = clause.phrase = POSSESSIVE
     elif kind in (SUBJECT, SUBORDINATOR):
@@ -291,8 +299,10 @@ def _is_hers(words: list[Word], i: int) -> bool:
 def _auxiliary(clause: _Clause, words: list[Word], i: int) -> str:
     """A form of be, have or do: a verb, and perhaps the auxiliary of the next one."""
     word = words[i]
-    subject = clause.start and _is_subject(words, i) and not words[i + 1].past
-    if word.tense == "gerund" and (clause.prev == PREPOSITION or subject):
+    subject = clause.start and not words[i + 1].past
+    if word.tense == "gerund" and (
+        clause.prev == PREPOSITION or (subject and _is_subject(words, i))
+    ):
         clause.prev, clause.aux = word.kind, word.kind if word.kind != DO else ""
         return _NOUN
     clause.verb, clause.tense = word.base, word.tense
@@ -340,13 +350,15 @@ def _determiner(clause: _Clause, words: list[Word], i: int) -> str:
     if word.form == "that" and _begins_clause(clause, words, i):
         clause.finite, clause.aux, clause.phrase = False, "", ""
         return SUBORDINATOR
+    if word.form in ("all", "both", "each") and clause.prev in (MODAL, SUBJECT):
+        return ADVERB  # "we all need", "they will each ask"
     if clause.prev == _NOUN and word.kind in (DETERMINER, POSSESSIVE):
         clause.finite = False  # "the records the owner demands"
     if not clause.inverted:
         clause.aux = ""
+    clause.third = word.form in _SINGLE
     if word.kind in (QUANTIFIER, NUMBER) and not _nominal(after) and not after.past:
         clause.phrase = ""
-        clause.third = word.form in ("this", "that", "each", "another", "either", "neither", "one")
         return PRONOUN
     clause.phrase = word.kind
     return word.kind
@@ -561,8 +573,8 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
     if word.past and not word.noun and not _nominal(after):
         return "past"
     if word.noun or word.adjective or _nominal(after):
-        direct = clause.prev == QUANTIFIER and word.third and after.kind in _OBJECT
-        return "base" if direct else ""
+        direct = clause.prev == QUANTIFIER and clause.third and after.kind in _OBJECT
+        return "base" if direct and word.third else ""  # "each needs a licence"
     return _finite(clause, word)
 
 
@@ -601,11 +613,12 @@ def _after_noun(clause: _Clause, words: list[Word], i: int) -> str:
     agrees = bool(word.past or (word.base if clause.plural else word.third))
     if not word.noun and not word.adjective:
         return _subject_tense(clause, word)
-    if not agrees or (clause.finite and not clause.joined):
+    finite = clause.finite and clause.verb not in _SAYING
+    if not agrees or (finite and not clause.joined):
         return _subject_tense(clause, word) if after.kind in _OBJECT and agrees else ""
     if after.kind in _OBJECT:
         return _subject_tense(clause, word)
-    if clause.finite and after.kind != PREPOSITION and word.lean != "V":
+    if finite and after.kind != PREPOSITION and word.lean != "V":
         return ""
     return "" if _verb_ahead(words, i) else _subject_tense(clause, word)
 

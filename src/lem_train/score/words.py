@@ -54,7 +54,7 @@ _CLASSES = {
     "other either neither one such this these those that whatever whichever",
     NUMBER: "two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty "
-    "ninety hundred thousand million billion dozen first third same own",
+    "ninety hundred thousand million billion dozen first third same",
     PREPOSITION: "of in on at by with from into onto upon for about between among amongst against "
     "without within through throughout during across behind beyond beside besides despite toward "
     "towards via per above below beneath underneath near off around over under along past amid "
@@ -149,7 +149,7 @@ _MOSTLY_ADJECTIVES = words_of(
     extra complete absolute constant relevant intimate active passive native spare black white
     green brown blue red grey pink yellow present patient adult right last secret official
     individual elderly living missing moving used long wrong light cool dirty fit perfect sacred
-    silent round kind upper lower inner outer held broken lit"""
+    silent round kind upper lower inner outer held broken lit long safe"""
 )
 _MOSTLY_VERBS = words_of(
     """need needs help helps look looks talk talks call calls hope hopes wish wishes feel feels
@@ -244,18 +244,18 @@ def _open(form: str, capital: bool) -> Word:
         plural=plural,
         adjective=adjective or stem in _MOSTLY_ADJECTIVES or stem in _STATES,
         adverb="ADV" in readings and not noun,
-        lean=_lean(stem, bool(noun), bool(base or third or past or ing), adjective),
+        lean=_lean(stem, bool(noun), bool(base or third or past or ing), bool(base), adjective),
     )
 
 
-def _lean(form: str, noun: bool, verb: bool, adjective: bool) -> str:
+def _lean(form: str, noun: bool, verb: bool, base: bool, adjective: bool) -> str:
     if form in _STATES:
         return "S"
     if form in _MOSTLY_ADJECTIVES:
         return "J"
     if form in _MOSTLY_VERBS:
         return "V"
-    if adjective and not noun and (not verb or form in _NEVER_NOUNS):
+    if adjective and not noun and (not verb or (base and form in _NEVER_NOUNS)):
         return "J"
     return "N" if noun else "V"
 
@@ -292,12 +292,10 @@ def _noun_reading(form: str, lemmas: tuple[str, ...]) -> tuple[str, bool]:
     return form, form in _ALWAYS_PLURAL
 
 
-_UNCHANGED = words_of(
-    "people police folk data news means media series species ethics politics physics"
-)
+_UNCHANGED = words_of("people police folk data news means media series species ethics politics")
 _ALWAYS_PLURAL = words_of(
-    "people police folk clothes scissors trousers glasses goods thanks belongings remains savings surroundings "
-    "earnings leftovers outskirts premises stairs odds wages"
+    "people police folk clothes scissors trousers glasses goods thanks belongings remains savings "
+    "surroundings earnings leftovers outskirts premises stairs odds wages"
 )
 
 
