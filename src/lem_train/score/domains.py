@@ -29,7 +29,7 @@ _VOCABULARY = {
         wound safe safety unsafe""",
     "responsibility": """responsibility responsible accountable accountability duty obligation blame
         fault consequence promise trust betray betrayal loyal loyalty apologise apologize apology
-        forgive forgiveness owe answerable amends""",
+        forgive forgiveness owe answerable atone""",
     "freedom": """freedom free liberty liberate oppress oppression slave slavery prison prisoner
         captive censor censorship protest dissent speech conscience rebel""",
     "mind": """consciousness conscious mind awareness aware sentient sentience soul self identity

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lem_train.score.domains import DOMAIN_OF, DOMAINS
-from lem_train.score.english import TENSES, analyse
+from lem_train.score.english import TENSES, Analysis, analyse
 
 _MOST_ENTROPY = math.log2(len(TENSES))
 _ECHO_WEIGHTS = {
@@ -67,7 +67,6 @@ def imprint(text: str) -> Imprint:
     verbs = Counter(base for base, _, _ in found.verbs)
     nouns = Counter(base for base, _, _ in found.nouns)
     tenses = Counter(tense for _, tense, _ in found.verbs)
-    words = (verbs, nouns, Counter(found.others))
     return Imprint(
         tokens=found.tokens,
         verbs=dict(verbs),
@@ -75,16 +74,18 @@ def imprint(text: str) -> Imprint:
         tenses={tense: tenses[tense] for tense in TENSES},
         articles=found.articles,
         punctuation=found.punctuation,
-        domains=_domain_hits(words),
+        domains=_domain_hits(found),
     )
 
 
-def _domain_hits(words: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _domain_hits(found: Analysis) -> dict[str, int]:
     hits = dict.fromkeys(DOMAINS, 0)
-    for counts in words:
-        for word, count in counts.items():
-            if domain := DOMAIN_OF.get(word):
-                hits[domain] += count
+    for base, _, form in found.verbs + found.nouns:
+        if domain := DOMAIN_OF.get(base) or DOMAIN_OF.get(form):
+            hits[domain] += 1
+    for form in found.others:
+        if domain := DOMAIN_OF.get(form):
+            hits[domain] += 1
     return hits
 
 
