@@ -502,9 +502,13 @@ def _ing(clause: _Clause, words: list[Word], i: int) -> str:
     if prev == PREPOSITION:
         return _NOUN
     if prev == _VERB:
+        if clause.verb == "let":
+            return _ADJECTIVE
         return "gerund" if clause.verb in _LASTING or clause.verb == "be" else _NOUN
     if prev == MARK:
         return _NOUN if _is_subject(words, i) else "gerund"
+    if prev == CONJUNCTION and clause.finite and _verb_ahead(words, i):
+        return _NOUN  # "and asking costs nothing"
     if prev in _SIDE and clause.before in (_NOUN, PREPOSITION) and not clause.finite:
         return _NOUN if word.noun else "gerund"
     if prev == _NOUN and word.noun and word.lean == "N" and not _OBJECT & {after.kind}:
@@ -513,11 +517,11 @@ def _ing(clause: _Clause, words: list[Word], i: int) -> str:
 
 
 def _is_subject(words: list[Word], i: int) -> bool:
-    """Whether an -ing form that opens a clause is its subject: a verb comes before any comma."""
+    """Whether an -ing form that opens a clause is its subject: no comma comes before the verb."""
     for j in range(i + 1, min(i + _SCAN, len(words))):
         word = words[j]
         if word.kind in (MARK, SUBJECT):
-            return False
+            return word.kind == MARK and word.form != ","
         if word.kind in _FINITE or _is_certain(word):
             return True
     return False
@@ -580,6 +584,9 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
 
 def _after_pronoun(clause: _Clause, words: list[Word], i: int) -> str:
     word, after, prev = words[i], words[i + 1], clause.prev
+    asked = words[i - 1].form in ("who", "what", "which")
+    if asked and word.third and after.kind in (OBJECT, DETERMINER, POSSESSIVE):
+        return "base"  # "what worries me"
     if prev == SUBORDINATOR and (word.noun or word.adjective) and not _relates(clause, word):
         if words[i - 1].form not in ("who", "that", "which", "what"):
             certain = word.past and not word.base and not _verb_ahead(words, i)
@@ -614,6 +621,8 @@ def _after_noun(clause: _Clause, words: list[Word], i: int) -> str:
     if not word.noun and not word.adjective:
         return _subject_tense(clause, word)
     finite = clause.finite and clause.verb not in _SAYING
+    if word.third and not finite and after.kind in (DETERMINER, POSSESSIVE, OBJECT):
+        return "base"  # "one of the guards guards the gate"
     if not agrees or (finite and not clause.joined):
         return _subject_tense(clause, word) if after.kind in _OBJECT and agrees else ""
     if after.kind in _OBJECT:
