@@ -62,8 +62,9 @@ def f1(half: str) -> dict[str, float]:
 @pytest.mark.parametrize("half", ["development", "held_out"])
 def test_labelled_sentences_are_read_well_enough(half: str) -> None:
     figures = f1(half)
-    assert figures["verbs"] >= 0.82
-    assert figures["nouns"] >= 0.86
+    verb_bar, noun_bar = (0.95, 0.95) if half == "development" else (0.82, 0.86)
+    assert figures["verbs"] >= verb_bar
+    assert figures["nouns"] >= noun_bar
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,7 @@ ENGLISH = st.lists(st.sampled_from([*WORDS.split(), "\n"])).map(" ".join)
 @given(st.one_of(st.text(), ENGLISH), st.one_of(st.text(), ENGLISH))
 def test_any_text_scores_within_range(prompt: str, response: str) -> None:
     one, other = imprint(prompt), imprint(response)
+    assert all(other.verbs) and all(other.nouns)  # no base form is empty
     found = signals(other)
     assert 0 <= found.vocab_richness <= 1
     assert 0 <= found.tense_entropy <= math.log2(3) + 1e-12

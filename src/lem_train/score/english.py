@@ -319,8 +319,6 @@ def _auxiliary(clause: _Clause, words: list[Word], i: int) -> str:
 def _await(clause: _Clause, kind: str) -> None:
     """An auxiliary that waits for its verb; before the subject it waits past the subject."""
     clause.inverted = clause.prev in (MARK, SUBORDINATOR, CONJUNCTION, ",", INTERJECTION)
-    if clause.prev == SUBORDINATOR and kind in (BE, HAVE):
-        clause.inverted = True
     clause.prev = clause.aux = kind
     clause.phrase = ""
     clause.finite = True
@@ -365,6 +363,7 @@ def _determiner(clause: _Clause, words: list[Word], i: int) -> str:
 
 
 def _begins_clause(clause: _Clause, words: list[Word], i: int) -> bool:
+    """Whether "that" begins one ("said that nobody") or points at a noun ("that night")."""
     after = words[i + 1]
     if clause.prev in (_NOUN, _ADJECTIVE, OBJECT, PRONOUN):
         return not (clause.prev == _NOUN and after.form in ("night", "day", "year", "time"))
@@ -376,6 +375,7 @@ def _begins_clause(clause: _Clause, words: list[Word], i: int) -> bool:
 
 
 def _attributed(word: Word) -> bool:
+    """Whether what stands before this word must be its attribute: "the back door"."""
     return not word.kind and (bool(word.noun) or (word.adjective and not word.past))
 
 
@@ -409,7 +409,7 @@ def _verb_is_due(clause: _Clause, word: Word, after: Word) -> bool:
     """For "like", "back" and their kin: whether they are verbs here."""
     prev = clause.prev
     if prev in _INFINITIVE:
-        return word.form != "home" and (prev != DO or not clause.inverted)
+        return prev != DO or not clause.inverted
     if prev in (SUBJECT, PRONOUN) and clause.aux in _INFINITIVE:
         return True
     if word.form != "like" or clause.aux == BE:
@@ -425,26 +425,20 @@ def _open(clause: _Clause, words: list[Word], i: int) -> str:
     named = word.capital and not clause.start and not (word.adjective and _nominal(after))
     if word.name or named:
         return _noun(clause, word, after)
-    tense = ""
     if word.ing:
         found = _ing(clause, words, i)
-        if found == "gerund":
-            return _verb(clause, word, found)
         if found == _NOUN:
             return _noun(clause, word, after)
-        if found:
-            return _adjective(clause)
-    if word.base or word.third or word.past:
-        tense = _tense(clause, words, i)
-    if tense:
+        return _verb(clause, word, found) if found == "gerund" else _adjective(clause)
+    if (word.base or word.third or word.past) and (tense := _tense(clause, words, i)):
         return _verb(clause, word, tense)
     if word.adverb and not (word.adjective and (clause.phrase or clause.prev == BE)):
         return ADVERB
     if word.noun and not _attribute(clause, word, after):
         return _noun(clause, word, after)
-    if word.adjective or word.past or word.noun or word.ing:
+    if word.adjective or word.past or word.noun:
         return _adjective(clause)
-    return _verb(clause, word, "base")
+    return _verb(clause, word, "base") if word.base or word.third else ADVERB
 
 
 def _attribute(clause: _Clause, word: Word, after: Word) -> bool:
@@ -459,6 +453,7 @@ def _attribute(clause: _Clause, word: Word, after: Word) -> bool:
 
 
 def _noun(clause: _Clause, word: Word, after: Word = _END) -> str:
+    """Take a noun; with an 's it owns what follows, or is followed by "is"."""
     clause.prev = _NOUN
     clause.plural = word.plural
     clause.third = False
@@ -470,7 +465,7 @@ def _noun(clause: _Clause, word: Word, after: Word = _END) -> str:
             clause.prev = clause.phrase = POSSESSIVE
             return _NOUN
     if not clause.inverted:
-        clause.aux = "" if clause.aux != BE else clause.aux
+        clause.aux = clause.aux if clause.aux == BE else ""
     return _NOUN
 
 
@@ -491,7 +486,7 @@ def _verb(clause: _Clause, word: Word, tense: str) -> str:
 
 
 def _ing(clause: _Clause, words: list[Word], i: int) -> str:
-    """Of an -ing form: "gerund" for a verb, a noun, an adjective, or "" to be decided as others."""
+    """Of an -ing form: "gerund" for a verb, a noun or an adjective."""
     word, after, prev = words[i], words[i + 1], clause.prev
     if clause.phrase or prev == _ADJECTIVE:
         if _nominal(after) and not after.kind and word.form not in _THINGS:
@@ -511,7 +506,7 @@ def _ing(clause: _Clause, words: list[Word], i: int) -> str:
         return _NOUN  # "and asking costs nothing"
     if prev in _SIDE and clause.before in (_NOUN, PREPOSITION) and not clause.finite:
         return _NOUN if word.noun else "gerund"
-    if prev == _NOUN and word.noun and word.lean == "N" and not _OBJECT & {after.kind}:
+    if prev == _NOUN and word.noun and word.lean == "N" and after.kind not in _OBJECT:
         return _NOUN
     return "gerund"
 
@@ -583,6 +578,7 @@ def _in_phrase(clause: _Clause, word: Word, after: Word) -> str:
 
 
 def _after_pronoun(clause: _Clause, words: list[Word], i: int) -> str:
+    """Mostly its verb; after if, when or why more likely a subject."""
     word, after, prev = words[i], words[i + 1], clause.prev
     asked = words[i - 1].form in ("who", "what", "which")
     if asked and word.third and after.kind in (OBJECT, DETERMINER, POSSESSIVE):
@@ -640,6 +636,7 @@ def _subject_tense(clause: _Clause, word: Word) -> str:
 
 
 def _after_verb(clause: _Clause, word: Word, after: Word) -> str:
+    """Mostly an object or a complement; an infinitive after a few verbs ("help find")."""
     if clause.verb in ("let", "help", "go", "come", "dare") and word.base and word.lean not in "JS":
         return "base" if word.lean == "V" or after.kind in _OBJECT else ""
     if word.noun or word.adjective or (word.past and _nominal(after)):
