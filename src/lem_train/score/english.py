@@ -43,9 +43,9 @@ _NOUN, _ADJECTIVE = "N", "J"
 _VERB = "V"
 
 _TOKEN = re.compile(
-    r"[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?"  # a word with its apostrophes and hyphens
+    r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?:(?<=s)['’])?"  # a word with its apostrophes and hyphens
     r"|\d+(?:[.,:]\d+)*(?:(?:st|nd|rd|th|s|am|pm|k|m)(?![^\W_]))?"
-    r"|[.!?…]+|[,;:—–]|[\"“”()]|\n+"
+    r"|[.!?…]+|[,;:—–]|[\"“”'‘’()]|\n+"
 )
 _LONGEST = 64  # characters
 _SCAN = 10  # words looked ahead at most, so that time stays linear
@@ -167,6 +167,9 @@ def _read(token: str) -> Word:
     return _MARKS.get(token) or Word(_mark_form(token), MARK)
 
 
+_SAME = {"–": "—", ")": "("} | dict.fromkeys("“”'‘’", '"')
+
+
 def _mark_form(token: str) -> str:
     """A run of marks counts once: "?!" asks, "!!" exclaims, "..." trails off."""
     if token[0] in ".!?…":
@@ -174,7 +177,7 @@ def _mark_form(token: str) -> str:
             if mark in token:
                 return mark
         return "." if token == "." else "…"
-    return {"–": "—", "“": '"', "”": '"', ")": "("}.get(token, token[0])
+    return _SAME.get(token, token[0])
 
 
 _MARKS = {token: Word(_mark_form(token), MARK) for token in (*'.!?…,;:—–"“”()\n', "\n\n", "...")}

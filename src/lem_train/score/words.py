@@ -228,6 +228,9 @@ def _open(form: str, capital: bool) -> Word:
     readings = lemminflect.getAllLemmas(stem)
     if not readings:
         return _by_ending(form, stem, capital)
+    owns = "NOUN" in readings and stem not in _NEVER_NOUNS
+    if form.endswith("s'") and not owns:  # the end of a quotation
+        return look_up(stem)
     verbs = () if stem in _NEVER_VERBS or stem != form else readings.get("VERB", ())
     past, base, third, ing = _verb_readings(stem, verbs)
     nouns = () if stem in _NEVER_NOUNS else readings.get("NOUN", ())
