@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from lem_train.score.words import (
+from .words import (
     ADVERB,
     BE,
     CONJUNCTION,

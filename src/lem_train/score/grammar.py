@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lem_train.score.domains import DOMAIN_OF, DOMAINS
-from lem_train.score.english import TENSES, Analysis, analyse
+from .domains import DOMAIN_OF, DOMAINS
+from .english import TENSES, Analysis, analyse
 
 _MOST_ENTROPY = math.log2(len(TENSES))
 _ECHO_WEIGHTS = {
