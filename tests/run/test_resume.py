@@ -230,6 +230,33 @@ def test_a_better_validation_is_saved_whenever_it_comes(pico: Pico, tmp_path: Pa
     assert broken_at(pico, tmp_path / "run", 5, *falling) == [3]
 
 
+def test_a_validation_is_better_than_those_of_earlier_sessions_or_not_saved(
+    pico: Pico, tmp_path: Path, judged: Callable[..., None]
+) -> None:
+    run, sparse = tmp_path / "run", (*LONG, "phases.ethics.evaluate_every=3")
+    judged(9, 4)
+    assert broken_at(pico, run, 5, *sparse) == [3]
+    judged(5)
+    assert broken_at(pico, run, 8, *sparse) == [3]
+    judged(3.9, 3.8)
+    assert broken_at(pico, run, 8, *sparse) == [3, 6]
+
+
+def test_what_is_saved_is_not_saved_again(pico: Pico, tmp_path: Path) -> None:
+    interrupts, run = Interrupts(), tmp_path / "run"
+    saved: list[int] = []
+
+    def on(event: Event) -> None:
+        if isinstance(event, Saved):
+            saved.append(event.update)
+            if event.update == 2:
+                interrupts._handle(2, None)
+
+    with pytest.raises(Interrupted, match="after update 2 of 7, which is saved"):
+        train_curriculum(pico.load(*OFTEN), run, on, "ethics", False, interrupts)
+    assert saved == [1, 2]
+
+
 def test_time_makes_a_checkpoint_due_as_well(pico: Pico, tmp_path: Path) -> None:
     soon = "defaults.checkpoint.every_minutes=1e-9"
     assert broken_at(pico, tmp_path / "run", 4, *LONG, soon) == [2, 3]
