@@ -406,6 +406,14 @@ def test_a_phase_that_goes_on_stands_where_it_was_left() -> None:
     assert stand([*started, Resumed("zen", 4, 8, done)]) == stand([*started, *reported])
 
 
+def test_a_damaged_checkpoint_is_not_what_is_shown_for_the_whole_phase() -> None:
+    said = [PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), Stage("zen", "left out: update-000004")]
+    assert stand(said).phases[1].stage == "left out: update-000004"
+    for last in (1, 2, 3):
+        assert stand([*said, *list(training("zen"))[:last]]).phases[1].stage == "training"
+    assert stand([*said, *list(training("zen", 4))[:5]]).phases[1].validating
+
+
 def test_going_on_and_leaving_out_in_a_log_and_as_json() -> None:
     resumed = Resumed("zen", 3, 6, tuple(event.metrics for event in training("zen", 6)))
     events = [PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), resumed, Saved("zen", 3, 6), SKIPPED]

@@ -16,7 +16,7 @@ from lem_train.run import checkpoints, phase, runner
 from lem_train.run.events import Event, PhaseFinished, Resumed, Saved, Skipped, Stage, Trained
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.runner import train_curriculum
-from lem_train.run.store import checkpoint_folders, read_checkpoint
+from lem_train.run.store import checkpoint_folders, read_checkpoint, write_checkpoint
 from lem_train.run.verify import verify_run
 from lem_train.train import evaluate, loop
 
@@ -161,6 +161,19 @@ def test_metrics_have_no_gap_and_no_line_twice(pico: Pico, tmp_path: Path) -> No
         pico.train(tmp_path / "run", *settings, until="ethics", on=cut(after_update(6)))
     pico.train(tmp_path / "run", *settings, until="ethics")
     assert metrics_lines(tmp_path / "run") == metrics_lines(tmp_path / "whole")
+
+
+def test_the_time_of_earlier_sessions_counts(pico: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    broken_at(pico, run, 4, *OFTEN)
+    path = checkpoint_folders(run / "01-ethics")[-1]
+    record = read_checkpoint(path)
+    assert record is not None and 0 < record.seconds < 600
+    write_checkpoint(path, record.model_copy(update={"seconds": 3600.0}))
+    with pytest.raises(Power):
+        pico.train(run, *OFTEN, until="ethics", on=cut(after_update(6)))
+    pico.train(run, *OFTEN, until="ethics")
+    assert 3600 < pico.records(run)[0].seconds < 4200
 
 
 def test_the_plan_says_where_a_phase_goes_on(pico: Pico, tmp_path: Path) -> None:

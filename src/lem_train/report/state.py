@@ -193,6 +193,7 @@ def _trained(phase: PhaseState, metrics: TrainMetrics) -> PhaseState:
     rate = metrics.learning_rate
     return replace(
         phase,
+        stage="training",  # whatever was said before it began
         iteration=metrics.iteration,
         recent=(*phase.recent, metrics)[-RECENT:],
         learning_rate=phase.learning_rate if rate is None else rate,
@@ -203,6 +204,7 @@ def _trained(phase: PhaseState, metrics: TrainMetrics) -> PhaseState:
 def _validated(phase: PhaseState, metrics: ValMetrics) -> PhaseState:
     return replace(
         phase,
+        stage="training",
         passes=phase.passes + 1,
         validated_at=metrics.iteration,
         val_seconds=phase.val_seconds + metrics.seconds,
