@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,25 @@ def free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def in_the_way(path: Path) -> tuple[Path, str] | None:
+    """What stands where `path`, or a folder above it, is or would be a folder: where, and in words.
+    None where nothing does."""
+    for folder in (*reversed(path.parents), path):
+        if found := _no_folder(folder):
+            return folder, found
+    return None
+
+
+def _no_folder(path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else None
+    except OSError as error:  # whoever opens it says what else is wrong
+        return "a link to itself" if error.errno == errno.ELOOP else None
+    return None if stat.S_ISDIR(mode) else "a file"
 
 
 def is_full(error: OSError) -> bool:

@@ -12,7 +12,7 @@ from catalogue import Case, Project
 
 from lem_train.cli import main
 
-AREAS = ("yaml_cases", "row_cases", "model_cases", "adapter_cases")
+AREAS = ("yaml_cases", "row_cases", "model_cases", "adapter_cases", "run_cases")
 CASES: list[Case] = [c for area in AREAS for c in importlib.import_module(area).CASES]
 
 

@@ -291,13 +291,13 @@ def test_a_locked_run_names_its_writer(lem: Lem, tmp_path: Path) -> None:
     with writing(tmp_path):
         done = lem("train", "pico.yaml", "--run", tmp_path)
     assert done.code == 1
-    assert re.search(r"lem: .*: process \d+ on .* is writing here; wait for it", done.err)
+    assert re.search(r"lem: .*, but process \d+ on .* is writing here; wait for it", done.err)
 
 
 def test_a_run_folder_that_is_a_file_is_no_traceback(lem: Lem) -> None:
     done = lem("plan", "pico.yaml", "--run", "pico.yaml")
     assert (done.code, done.out) == (1, "")
-    assert "cannot be read (Not a directory)" in done.err
+    assert "pico.yaml: expected a folder, found a file" in done.err
 
 
 def test_the_default_run_folder_is_named_after_the_curriculum(lem: Lem) -> None:
@@ -327,7 +327,7 @@ def test_a_finished_run_is_fused_and_the_target_not_twice(
     assert "pico after second, float32; 1.0000 of the summed delta retained" in done.out
     again = lem("fuse", run, "--out", out)
     assert again.code == 1
-    assert "new or empty; nothing is overwritten" in again.err
+    assert "new or empty, found README.md; nothing is overwritten" in again.err
 
 
 @pytest.fixture(scope="module")

@@ -164,8 +164,9 @@ def holding(project: Path, then: Callable[[subprocess.Popen[str]], None]) -> str
 def test_a_second_training_is_told_who_is_at_work(project: Path) -> None:
     said = holding(project, lambda first: None)
     host = os.uname().nodename
-    assert (
-        said == f"1: lem: run: process PID on {host} is writing here; wait for it, or use --run\n"
+    assert said == (
+        "1: lem: run: expected a run folder that nobody else writes, but process PID on "
+        f"{host} is writing here; wait for it, or use --run\n"
     )
 
 

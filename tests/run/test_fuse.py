@@ -153,7 +153,7 @@ def test_a_folder_that_holds_anything_is_refused_untouched(
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     before = pico.snapshot(tmp_path)
-    with pytest.raises(WeightsError, match="new or empty; nothing is overwritten"):
+    with pytest.raises(WeightsError, match="new or empty, found mine.txt; nothing is"):
         fuse(finished, out)
     assert pico.snapshot(tmp_path) == before
 
@@ -166,7 +166,7 @@ def test_a_file_is_no_target(finished: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"expected a run folder with run\.json; train one with"):
+    with pytest.raises(RunError, match=r"run\.json, found none; train one with"):
         fuse(tmp_path, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

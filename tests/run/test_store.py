@@ -117,7 +117,7 @@ def test_a_locked_run_with_nothing_to_do_needs_no_lock(pico: Pico, run: Path) ->
 
 def test_a_run_folder_that_is_a_file_is_named(pico: Pico, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file/run\.json: cannot be read \(Not a directory\)"):
+    with pytest.raises(RunError, match=r"file: expected a folder, found a file"):
         pico.train(tmp_path / "file")
 
 

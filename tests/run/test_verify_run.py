@@ -95,7 +95,7 @@ def only_problem(found: Verified) -> str:
 
 def test_a_missing_file_is_named(copied: Path) -> None:
     (copied / "02-zen" / "adapter" / "adapter_config.json").unlink()
-    assert only_problem(verify_run(copied)).endswith("adapter_config.json: is missing")
+    assert only_problem(verify_run(copied)).endswith("…, found none")
 
 
 def test_a_file_that_cannot_be_read_is_one_problem_of_all(

@@ -101,6 +101,16 @@ def local_base(config: BaseConfig, identity: dict[str, Any], run: Path) -> Path 
     return config.path
 
 
+def changed_base(
+    config: BaseConfig, now: dict[str, BaseFile], before: dict[str, BaseFile]
+) -> list[str]:
+    """Names of a base's files that are not as recorded. A tiny base has no others; a hub's cache
+    may have got more since, which are no part of the model."""
+    names = before.keys() | now.keys() if config.tiny is not None else before.keys()
+    sums = [{name: file.sha256 for name, file in files.items()} for files in (before, now)]
+    return sorted(name for name in names if sums[0].get(name) != sums[1].get(name))
+
+
 def hashed_base(
     config: BaseConfig, folder: Path, known: dict[str, BaseFile]
 ) -> dict[str, BaseFile]:
@@ -119,5 +129,7 @@ def hashed_base(
                 sha256 = old.sha256 if old is not None and same else sha256_file(path)
                 files[path.name] = BaseFile(size=state[0], mtime_ns=state[1], sha256=sha256)
     except OSError as error:
-        raise WeightsError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise WeightsError(
+            f"{folder}: expected the base's folder, which cannot be read ({error.strerror})"
+        ) from error
     return files

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
-from pydantic import ValidationError
 
 from ..curriculum.schema import Curriculum
 from ..errors import RunError, WeightsError
-from ..files import move_folder, partial_folder, remove
+from ..files import in_the_way, move_folder, partial_folder, remove
 from ..weights.base import open_base
 from ..weights.io import load_model
 from ..weights.lineage import measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import Survival, overall
-from .base import base_folder, base_identity, code_allowed
+from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
+from .plan import starts_from
 from .records import PhaseRecord, RunRecord
-from .store import checked_adapter, phase_folder, read_phase, read_run
+from .store import checked_adapter, phase_folder, read_begun, read_phase
 
 _TRIAL_TOKENS = 64
 
@@ -58,25 +59,36 @@ def fuse_run(
         RunError: no run, phases that are missing or don't belong together, changed adapters.
         WeightsError: `out` is not empty, or the base cannot be opened.
     """
-    record = read_run(run)
-    if record is None:
-        raise RunError(f"{run}: expected a run folder with run.json; train one with `lem train`")
-    curriculum = _curriculum(run, record)
-    finished = finished_phases(run, curriculum)
+    record, curriculum = read_begun(run)
+    finished = finished_phases(run, curriculum, record.base)
     chosen = _choose(run, finished, curriculum, phase)
     target = out.absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise WeightsError(f"{out}: expected a folder that is new or empty; nothing is overwritten")
+    if found := _occupied(target):
+        raise WeightsError(
+            f"{out}: expected a folder that is new or empty, found {found}; nothing is overwritten"
+        )
     if target == Path.cwd():
         raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
     _refuse_changed_base(run, curriculum, record)
     deltas = [read_delta(checked_adapter(phase_folder(run, r.index, r.name), r)) for r in chosen]
     folder = base_folder(curriculum.base, record.base, run, trust_remote_code)
+    files = hashed_base(curriculum.base, folder, record.base_files)
+    if odd := changed_base(curriculum.base, files, record.base_files):
+        raise WeightsError(
+            f"{folder}: expected the base that the run began with, but {', '.join(odd)} differ; "
+            "remove that folder, and it is made or downloaded again"
+        )
     trust = code_allowed(curriculum.base, folder, trust_remote_code)
     base = open_base(folder, trust)
     names = tuple(p.name for p in curriculum.phases)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_folder(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_folder(target)
+    except OSError as error:
+        raise WeightsError(
+            f"{out}: expected a folder that is new or empty, and it cannot be made "
+            f"({error.strerror})"
+        ) from error
     try:
         written = dtype or record.dtype
         survivals = write_fused(base, deltas, partial, written, record.seed)
@@ -93,6 +105,14 @@ def fuse_run(
     return fused
 
 
+def _occupied(target: Path) -> str | None:
+    """What is in the way of a new folder, in words."""
+    if target.is_dir():
+        return min((path.name for path in target.iterdir()), default=None)
+    odd = in_the_way(target)
+    return odd and f"{odd[1]}, {odd[0]}"
+
+
 def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
     """Run the model that was written: Gemma 3, for one, overflows in float16 activations."""
     logits = load_model(folder, trust_remote_code=trust_remote_code)(mx.arange(_TRIAL_TOKENS)[None])
@@ -100,18 +120,6 @@ def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
         raise WeightsError(
             f"the fused model does not answer with finite numbers in {dtype}; use --dtype bfloat16"
         )
-
-
-def _curriculum(run: Path, record: RunRecord) -> Curriculum:
-    try:
-        return Curriculum.model_validate(record.curriculum)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunError(
-            f"{run / 'run.json'}: expected the curriculum of this version of lem; {where}: "
-            f"{first['msg']}. It was written by another version or edited"
-        ) from error
 
 
 def _refuse_changed_base(run: Path, curriculum: Curriculum, record: RunRecord) -> None:
@@ -126,12 +134,17 @@ def _refuse_changed_base(run: Path, curriculum: Curriculum, record: RunRecord) -
     )
 
 
-def finished_phases(run: Path, curriculum: Curriculum) -> list[PhaseRecord]:
-    """Records of the leading phases that are finished and build on one another."""
+def finished_phases(run: Path, curriculum: Curriculum, base: dict[str, Any]) -> list[PhaseRecord]:
+    """Records of the leading phases that are finished, start from `base` and build on one
+    another."""
     finished: list[PhaseRecord] = []
     for index, phase in enumerate(curriculum.phases):
         record = read_phase(phase_folder(run, index, phase.name))
-        if record is None or (finished and record.inputs.parent != finished[-1].fingerprint):
+        if record is None or (record.index, record.name) != (index, phase.name):
+            break
+        if finished and record.inputs.parent != finished[-1].fingerprint:
+            break
+        if not finished and not starts_from(record, curriculum, base):
             break
         finished.append(record)
     return finished

@@ -64,12 +64,7 @@ def plan_phases(
         kernel: None where the curriculum has none.
         data_sha256: of each phase's data.
     """
-    start = {
-        "base": base,
-        "seed": curriculum.seed,
-        "fuse.dtype": curriculum.fuse.dtype,
-        "trainer": TRAINER_VERSION,
-    }
+    start = {**_start(curriculum, base), "trainer": TRAINER_VERSION}
     parent = sha256_json(start)
     plans: list[PhasePlan] = []
     rerun: str | None = None
@@ -95,6 +90,16 @@ def plan_phases(
             rerun = phase.name
         plans.append(PhasePlan(index, phase, folder, inputs, parent, action, reason))
     return tuple(plans)
+
+
+def starts_from(record: PhaseRecord, curriculum: Curriculum, base: dict[str, Any]) -> bool:
+    """Whether a first phase began with this base and these settings; its trainer may be older."""
+    start = record.inputs.start or {}
+    return all(start.get(key) == value for key, value in _start(curriculum, base).items())
+
+
+def _start(curriculum: Curriculum, base: dict[str, Any]) -> dict[str, Any]:
+    return {"base": base, "seed": curriculum.seed, "fuse.dtype": curriculum.fuse.dtype}
 
 
 def _saved_update(folder: Path, fingerprint: str) -> int:

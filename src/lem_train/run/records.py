@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..weights.verify import FuseReceipt
 
@@ -152,7 +152,7 @@ class RunRecord(_Record):
     name: str
     base: dict[str, Any]
     base_files: dict[str, BaseFile] = {}
-    dtype: str
+    dtype: str = Field(pattern="^(bfloat16|float16|float32)$")
     seed: int
     curriculum: dict[str, Any]
 

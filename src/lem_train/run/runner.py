@@ -13,7 +13,14 @@ from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, GateError, RunError, WeightsError, listing
 from ..files import discard
-from .base import base_folder, base_identity, code_allowed, hashed_base
+from .base import (
+    base_folder,
+    base_identity,
+    changed_base,
+    code_allowed,
+    hashed_base,
+    local_base,
+)
 from .checkpoints import tidy
 from .events import OnEvent, RunFinished, RunPlanned
 from .interrupt import Interrupts
@@ -22,8 +29,8 @@ from .records import BaseFile, PhaseRecord, RunRecord
 from .space import Parent, adapter_bytes, disk_error, refuse_without_room, run_bytes
 from .store import (
     TRAINED_RECORD,
-    changed_files,
     checked_adapter,
+    hashes_of,
     left_behind,
     read_phase,
     read_run,
@@ -128,10 +135,15 @@ def _catch_up(
     died = left_behind(run) and writer(run) is None
     if record != before or untidy or let_go or died:
         with writing(run):
-            write_run(run, record)
-            for plan in untidy:
-                tidy(plan.folder, _record(plan))
-            _let_go(let_go)
+            try:
+                if before is None:
+                    _discard_unknown_base(curriculum, run)
+                write_run(run, record)
+                for plan in untidy:
+                    tidy(plan.folder, _record(plan))
+                _let_go(let_go)
+            except OSError as error:
+                raise disk_error(run, error) from error
 
 
 def _not_kept(plans: Sequence[PhasePlan], keep: Keep) -> Sequence[PhasePlan]:
@@ -218,14 +230,23 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     _let_go(_not_kept(plans, curriculum.fuse.keep))
 
 
+def _discard_unknown_base(curriculum: Curriculum, run: Path) -> None:
+    """A tiny base that no record vouches for, which is built again where it is needed."""
+    folder = local_base(curriculum.base, {}, run) if curriculum.base.tiny is not None else None
+    if folder is not None:
+        discard(folder)
+
+
 def _whole_base(job: _Job) -> tuple[Path, dict[str, BaseFile]]:
     """The base's folder and its files' hashes; they are those that the run began with."""
     config, identity, run = job.curriculum.base, job.prepared.base, job.run
-    folder = base_folder(config, identity, run, job.trust_remote_code)
     before = read_run(run)
     known = before.base_files if before and before.base == identity else {}
+    if not known:
+        _discard_unknown_base(job.curriculum, run)
+    folder = base_folder(config, identity, run, job.trust_remote_code)
     files = hashed_base(config, folder, known)
-    odd = sorted(n for n in known if n not in files or files[n].sha256 != known[n].sha256)
+    odd = changed_base(config, files, known) if known else []
     if odd and config.tiny is not None:  # it is what its name says: built again
         discard(folder)
         folder = base_folder(config, identity, run)
@@ -260,10 +281,12 @@ def _refuse_small_disk(job: _Job, base: Base, dtype: str) -> None:
 
 
 def _restore_fused(plan: PhasePlan, lineage: Lineage) -> None:
-    """See to it that a reused phase's fused weights are there, and as they were recorded."""
+    """See to it that a reused phase's fused weights are there, as they were recorded, and alone: a
+    shard more would be loaded with them."""
     from .phase import rebuild_fused
 
-    if changed_files(plan.folder / "fused", _record(plan).fused):
+    fused = plan.folder / "fused"
+    if not fused.is_dir() or hashes_of(fused) != _record(plan).fused:
         rebuild_fused(plan, lineage)
 
 

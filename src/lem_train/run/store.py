@@ -29,8 +29,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..curriculum.schema import Curriculum
 from ..errors import RunError, listing
-from ..files import leftovers, named, remove, write_atomic
+from ..files import in_the_way, leftovers, named, remove, write_atomic
 from ..hashing import sha256_file, sha256_json
 from .records import RECORD_VERSION, CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 
@@ -58,11 +59,35 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 def read_run(run: Path) -> RunRecord | None:
     """The run's record, or None where there is none yet."""
+    if odd := in_the_way(run):
+        raise RunError(f"{odd[0]}: expected a folder, found {odd[1]}; name another run folder")
     return _read(run / RUN_RECORD, RunRecord)
+
+
+def read_begun(run: Path) -> tuple[RunRecord, Curriculum]:
+    """The record of a run that has one, and its curriculum. Raises RunError for any other."""
+    record = read_run(run)
+    if record is None:
+        found = "none" if run.exists() else "no folder"
+        raise RunError(
+            f"{run}: expected a run folder with run.json, found {found}; train one with `lem train`"
+        )
+    try:
+        return record, Curriculum.model_validate(record.curriculum)
+    except ValidationError as error:
+        raise RunError(
+            f"{run / RUN_RECORD}: expected the curriculum of this version of lem; {_first(error)}. "
+            "It was written by another version or edited"
+        ) from error
 
 
 def read_phase(folder: Path) -> PhaseRecord | None:
     """A finished phase's record, or None: not begun, or not finished."""
+    if odd := in_the_way(folder):
+        raise RunError(
+            f"{odd[0]}: expected a folder, found {odd[1]}; put the phase's folder back, or remove "
+            "what is there"
+        )
     return _read(folder / PHASE_RECORD, PhaseRecord)
 
 
@@ -108,9 +133,7 @@ def begin_phase(folder: Path) -> Path:
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (PHASE_RECORD, TRAINED_RECORD, "metrics.jsonl"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "adapter", "fused"):
+    for name in (PHASE_RECORD, TRAINED_RECORD, "metrics.jsonl", "checkpoints", "adapter", "fused"):
         remove(folder / name)
     return folder
 
@@ -153,18 +176,23 @@ def writing(run: Path) -> Iterator[None]:
     new = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if any(run.iterdir()) and not ((run / "lock").exists() or (run / RUN_RECORD).exists()):
+        others = sorted(path.name for path in run.iterdir())
+        if others and not ((run / "lock").exists() or (run / RUN_RECORD).exists()):
             raise RunError(
-                f"{run}: expected a run folder, or one that is new or empty; name another"
+                f"{run}: expected a run folder, or one that is new or empty, found {others[0]} in "
+                "it and no run.json; name another"
             )
         handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunError(f"{error.filename or run}: cannot be written ({error.strerror})") from error
+        raise _unwritable(error, run) from error
     try:
         _lock(run, handle)
         begun = (run / RUN_RECORD).exists()
-        for path in left_behind(run):
-            remove(path)
+        try:
+            for path in left_behind(run):
+                remove(path)
+        except OSError as error:
+            raise _unwritable(error, run) from error
         try:
             yield
         finally:
@@ -183,6 +211,13 @@ def left_behind(run: Path) -> list[Path]:
         if folder.is_dir() and not folder.is_symlink()
         for path in leftovers(folder)
     ]
+
+
+def _unwritable(error: OSError, run: Path) -> RunError:
+    return RunError(
+        f"{error.filename or run}: expected to write here, but it cannot be written "
+        f"({error.strerror}); use --run with a folder of yours"
+    )
 
 
 def writer(run: Path) -> str | None:
@@ -207,7 +242,10 @@ def _lock(run: Path, handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.read(handle, 200).decode(errors="replace") or "another process"
-        raise RunError(f"{run}: {owner} is writing here; wait for it, or use --run") from error
+        raise RunError(
+            f"{run}: expected a run folder that nobody else writes, but {owner} is writing here; "
+            "wait for it, or use --run"
+        ) from error
     except OSError as error:
         raise RunError(
             f"{run}: cannot be locked ({error.strerror}); use --run with a folder on a local disk"
@@ -238,13 +276,18 @@ def _clear_unbegun(run: Path, new: Sequence[Path]) -> None:
 
 
 def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
+    advice = "use another --run, or remove the folder"
     try:
+        if path.exists() and not path.is_file():  # a pipe would be read for ever
+            found = "a folder" if path.is_dir() else "what is no file"
+            raise RunError(f"{path}: expected a record of lem, found {found}; {advice}")
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
-    advice = "use another --run, or remove the folder"
+        raise RunError(
+            f"{path}: expected a record of lem, which cannot be read ({error.strerror}); {advice}"
+        ) from error
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
@@ -259,7 +302,7 @@ def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
             f"{path}: expected record_version {RECORD_VERSION}, got {json.dumps(version)}; {hint}"
         )
     sha256 = fields.pop("sha256", None)
-    if sha256 != _sha256(fields):
+    if sha256 is None or sha256 != _sha256(fields):
         raise RunError(
             f"{path}: expected the record as it was written; it was edited or damaged since: its "
             f"sha256 differs. Put it back, or {advice}"
@@ -267,11 +310,14 @@ def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
     try:
         return kind.model_validate_json(json.dumps(fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RunError(
-            f"{path}: expected a record of this version of lem; {where}: {first['msg']}; {advice}"
+            f"{path}: expected a record of this version of lem; {_first(error)}; {advice}"
         ) from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
 
 
 def _beginning(data: bytes) -> str:
@@ -286,12 +332,12 @@ def _write(path: Path, record: BaseModel) -> None:
 def record_bytes(record: BaseModel) -> bytes:
     """A record as it stands on disk, its own sha256 last."""
     fields = record.model_dump(mode="json")
-    fields["sha256"] = _sha256(fields)
+    fields["sha256"] = sha256_json(fields)
     return (json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _sha256(fields: dict[str, Any]) -> str:
+def _sha256(fields: dict[str, Any]) -> str | None:
     try:
         return sha256_json(fields)
-    except ValueError:  # NaN, or a character that no text can hold: nothing we write has them
-        return ""
+    except (ValueError, RecursionError):  # NaN, half a character, an abyss: nothing that we write
+        return None

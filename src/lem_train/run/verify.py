@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.kernel import Kernel, load_kernel
-from ..errors import DataError, LemError, RunError
+from ..errors import DataError, LemError
 from ..hashing import sha256_file, sha256_json
 from .base import local_base
+from .plan import starts_from
 from .records import CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 from .store import (
     CHECKPOINT_RECORD,
@@ -22,9 +23,9 @@ from .store import (
     TRAINED_RECORD,
     checkpoint_folders,
     phase_folder,
+    read_begun,
     read_checkpoint,
     read_phase,
-    read_run,
     read_trained,
     record_bytes,
     writer,
@@ -53,26 +54,21 @@ def verify_run(run: Path, on_file: Callable[[Path], None] = lambda path: None) -
     Raises:
         RunError: there is no run here, or its run.json cannot be read.
     """
-    record = read_run(run)
-    if record is None:
-        raise RunError(f"{run}: expected a run folder with run.json; train one with `lem train`")
+    record, curriculum = read_begun(run)
     check = _Check(run, record, on_file)
     check.record(run / RUN_RECORD, record)
-    try:
-        curriculum = Curriculum.model_validate(record.curriculum)
-    except ValidationError as error:
-        raise RunError(
-            f"{run / RUN_RECORD}: expected the curriculum of this version of lem; "
-            f"{error.errors()[0]['msg']}"
-        ) from error
     check.base(curriculum)
     busy = writer(run)
     if busy:
         check.found.notes.append(f"{busy} is writing here: unfinished phases are not checked")
     kernel = check.kernel(curriculum)
-    parent: str | None = None
+    before: PhaseRecord | None = None
     for index, phase in enumerate(curriculum.phases):
-        parent = check.phase(phase_folder(run, index, phase.name), phase, kernel, parent, busy)
+        folder = phase_folder(run, index, phase.name)
+        finished = check.phase(folder, phase, kernel, busy)
+        if finished is not None:
+            check.lineage(folder, finished, curriculum, index, before)
+        before = finished
     return check.found
 
 
@@ -99,7 +95,7 @@ class _Check:
             self.found.notes.append("the base is not in the hub's cache: not checked")
             return
         hashes = {name: file.sha256 for name, file in self._record.base_files.items()}
-        self._files(folder, hashes)
+        self._files(folder, hashes, alone=curriculum.base.tiny is not None and bool(hashes))
 
     def kernel(self, curriculum: Curriculum) -> Kernel | None:
         """The kernel as it is now."""
@@ -116,17 +112,15 @@ class _Check:
         folder: Path,
         config: PhaseConfig,
         kernel: Kernel | None,
-        parent: str | None,
         busy: str | None,
-    ) -> str | None:
-        """A phase's folder and data; returns its fingerprint. `parent`: of the phase before."""
+    ) -> PhaseRecord | None:
+        """A phase's folder and data; returns its record where it is finished."""
         record = self._read(folder / PHASE_RECORD, folder, read_phase)
         if record is None:
             if not busy:
                 self._unfinished(folder)
             return None
         self.found.phases += 1
-        self._lineage(folder, record, parent)
         self._files(folder / "adapter", record.adapter, alone=True)
         if (folder / "fused").exists():
             self._files(folder / "fused", record.fused, alone=True)
@@ -135,13 +129,41 @@ class _Check:
         self._data(config, record)
         if kernel is not None and kernel.sha256(config.wrap) != record.inputs.kernel:
             self._differs(folder / PHASE_RECORD, "the kernel that the phase was wrapped in")
-        return record.fingerprint
+        return record
+
+    def lineage(
+        self,
+        folder: Path,
+        record: PhaseRecord,
+        curriculum: Curriculum,
+        index: int,
+        before: PhaseRecord | None,
+    ) -> None:
+        """Whether a finished phase is what its folder says, and builds on the phase `before`."""
+        path, name = folder / PHASE_RECORD, curriculum.phases[index].name
+        if (record.index, record.name) != (index, name):
+            self._differs(path, f"the record of phase {name}", f"that of phase {record.name}")
+        if sha256_json(record.inputs.model_dump()) != record.fingerprint:
+            self._differs(path, "a fingerprint that is the hash of its inputs")
+        if index == 0 and not starts_from(record, curriculum, self._record.base):
+            self._differs(path, f"a phase that starts from what {RUN_RECORD} says")
+        if before is not None and record.inputs.parent != before.fingerprint:
+            self._differs(path, "a parent that is the phase before it")
+        if before is None and index > 0:
+            self.found.notes.append(
+                f"{folder}: builds on a phase that is not finished; `lem train` trains it anew"
+            )
 
     def _unfinished(self, folder: Path) -> None:
         trained = self._read(folder / TRAINED_RECORD, folder, read_trained)
         if trained is not None:
             self._files(folder / "adapter", trained.adapter, alone=True)
             self._files(folder, {METRICS_FILE: trained.metrics})
+        elif there := [name for name in ("adapter", "fused") if (folder / name).exists()]:
+            self.found.problems.append(
+                f"{folder}: expected {PHASE_RECORD} or {TRAINED_RECORD} beside "
+                f"{' and '.join(there)}, found neither; put the record back, or train again"
+            )
         self._checkpoints(folder)
 
     def _checkpoints(self, folder: Path) -> None:
@@ -149,15 +171,9 @@ class _Check:
             path = checkpoint / CHECKPOINT_RECORD
             record = self._read(path, checkpoint, read_checkpoint)
             if record is None and not path.exists():
-                self.found.problems.append(f"{path}: is missing")
+                self.found.problems.append(f"{path}: expected the checkpoint's record, found none")
             if record is not None:
                 self._files(checkpoint, record.files, alone=True, besides=CHECKPOINT_RECORD)
-
-    def _lineage(self, folder: Path, record: PhaseRecord, parent: str | None) -> None:
-        if sha256_json(record.inputs.model_dump()) != record.fingerprint:
-            self._differs(folder / PHASE_RECORD, "a fingerprint that is the hash of its inputs")
-        if parent is not None and record.inputs.parent != parent:
-            self._differs(folder / PHASE_RECORD, "a parent that is the phase before it")
 
     def _data(self, config: PhaseConfig, record: PhaseRecord) -> None:
         paths = [*config.data.train, *config.data.valid]
@@ -177,18 +193,19 @@ class _Check:
         for name, expected in hashes.items():
             path = folder / name
             self._on_file(path)
+            wanted = f"sha256 {expected[:12]}…"
             if not path.is_file():
-                self.found.problems.append(f"{path}: is missing")
+                self.found.problems.append(f"{path}: expected a file with {wanted}, found none")
                 continue
             try:
                 sha256 = sha256_file(path)
-            except OSError as error:  # a disk that fails: the other files may be sound
-                self.found.problems.append(f"{path}: cannot be read ({error.strerror})")
+            except OSError as error:  # a disk that wears out: the other files are still looked at
+                self._differs(path, wanted, f"a file that cannot be read ({error.strerror})")
                 continue
             self.found.files += 1
             self.found.size += path.stat().st_size
             if sha256 != expected:
-                self._differs(path, f"sha256 {expected[:12]}…", f"{sha256[:12]}…")
+                self._differs(path, wanted, f"{sha256[:12]}…")
         if alone and folder.is_dir():
             for path in sorted(folder.iterdir()):
                 if path.name not in hashes and path.name != besides:
