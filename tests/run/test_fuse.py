@@ -153,7 +153,7 @@ def test_a_folder_that_holds_anything_is_refused_untouched(
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     before = pico.snapshot(tmp_path)
-    with pytest.raises(WeightsError, match="new or empty, found mine.txt; nothing is"):
+    with pytest.raises(WeightsError, match=r"new or empty, found mine\.txt; nothing is"):
         fuse(finished, out)
     assert pico.snapshot(tmp_path) == before
 
