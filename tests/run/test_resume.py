@@ -551,6 +551,42 @@ def test_leftovers_are_cleared_at_the_next_start(pico: Pico, run: Path) -> None:
     assert [str(path.relative_to(run)) for path in run.rglob(".*")] == ["02-zen/.mine"]
 
 
+@pytest.fixture
+def unknown_base(run: Path) -> Path:
+    """A finished run without run.json, on a base that is not what its name says."""
+    shutil.copyfile(
+        run / "03-last" / "fused" / "model.safetensors",
+        run / "base-gemma3-0" / "model.safetensors",
+    )
+    (run / "run.json").unlink()
+    return run
+
+
+def test_a_tiny_base_that_no_record_vouches_for_is_built_again(
+    pico: Pico, finished: Path, unknown_base: Path
+) -> None:
+    shutil.rmtree(unknown_base / "03-last")
+    pico.train(unknown_base)
+    assert pico.bits(unknown_base) == pico.bits(finished)
+
+
+def test_a_new_run_record_does_not_vouch_for_an_unknown_base(
+    pico: Pico, unknown_base: Path
+) -> None:
+    pico.train(unknown_base)  # nothing to do, but for the record
+    assert not (unknown_base / "base-gemma3-0").exists()
+
+
+def test_a_shard_more_in_a_tiny_base_is_not_built_upon(
+    pico: Pico, finished: Path, run: Path
+) -> None:
+    shutil.rmtree(run / "03-last")
+    fused = finished / "03-last" / "fused" / "model.safetensors"
+    shutil.copyfile(fused, run / "base-gemma3-0" / "model-2.safetensors")
+    pico.train(run)
+    assert pico.bits(run) == pico.bits(finished)
+
+
 def test_a_damaged_tiny_base_is_built_again(pico: Pico, finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(run / "03-last")

@@ -322,6 +322,18 @@ def test_a_parent_that_is_not_as_recorded_is_rebuilt_or_refused(
         assert pico.bits(run) == pico.bits(finished)
 
 
+def test_a_shard_more_among_a_parents_weights_is_not_built_upon(
+    pico: Pico, in_bfloat16: Path, tmp_path: Path
+) -> None:
+    """It would be loaded over the others."""
+    run = Path(shutil.copytree(in_bfloat16, tmp_path / "run"))
+    shutil.rmtree(run / "03-last")
+    theirs = run / "base-gemma3-0" / "model.safetensors"
+    shutil.copyfile(theirs, run / "02-zen" / "fused" / "model-2.safetensors")
+    pico.train(run, "fuse.dtype=bfloat16", "fuse.keep=all")
+    assert pico.bits(run) == pico.bits(in_bfloat16)
+
+
 def test_a_reused_adapter_that_is_not_as_recorded_is_refused(
     pico: Pico, run: Path, finished: Path
 ) -> None:

@@ -128,6 +128,47 @@ def test_a_broken_run_record_is_refused_by_name(pico: Pico, run: Path, text: str
         pico.train(run)
 
 
+def test_a_record_is_refused_however_deep_it_is_nested(tmp_path: Path) -> None:
+    """A few depths can be read, and are too deep to be hashed."""
+    for depth in range(900, 1000):
+        text = '{"record_version": 2, "x": ' + "[" * depth + "]" * depth + "}"
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(RunError, match=r"run\.json: expected (a|the) record"):
+            read_run(tmp_path)
+
+
+@pytest.mark.parametrize("edit", ['"seconds": NaN', '"name": "\\ud800"'])
+def test_no_sha256_vouches_for_what_cannot_be_hashed(tmp_path: Path, edit: str) -> None:
+    (tmp_path / "run.json").write_text(f'{{"record_version": 2, {edit}, "sha256": ""}}')
+    with pytest.raises(RunError, match="expected the record as it was written"):
+        read_run(tmp_path)
+
+
+def test_spaces_in_a_record_are_no_reason_to_train(pico: Pico, run: Path) -> None:
+    path = run / "02-zen" / "phase.json"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    assert [plan.action for plan in pico.plan(run)] == ["reuse"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write whatever the modes say")
+@pytest.mark.parametrize("there", ["lock", "no lock"])
+def test_a_run_that_cannot_be_written_is_named(pico: Pico, run: Path, there: str) -> None:
+    if there == "no lock":
+        (run / "lock").unlink()
+    locked = [run, *run.rglob("*")]
+    modes = {path: path.stat().st_mode for path in locked}
+    for path in locked:
+        path.chmod(modes[path] & ~0o222)
+    try:
+        with pytest.raises(RunError, match=r"/run/lock: .*cannot be written \(Permission denied\)"):
+            pico.train(run, "seed=1")
+        with pytest.raises(RunError, match=r"new/lock|new: .*cannot be written \(Permission"):
+            pico.train(run / "new")
+    finally:
+        for path in locked:
+            path.chmod(modes[path])
+
+
 def test_an_edited_record_is_refused_however_plausible(pico: Pico, run: Path) -> None:
     path = run / "02-zen" / "phase.json"
     path.write_text(path.read_text().replace('"retained": 0.99', '"retained": 1.99', 1))

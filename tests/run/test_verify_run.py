@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,29 @@ def test_a_phase_of_another_run_does_not_fit(copied: Path, pico: Pico, tmp_path:
     shutil.copytree(tmp_path / "other" / "02-zen", copied / "02-zen")
     problems = verify_run(copied).problems
     assert any("a parent that is the phase before it" in problem for problem in problems)
+
+
+def test_a_phase_on_an_unfinished_one_is_noted(copied: Path) -> None:
+    """As where a training of the first phase anew was broken off."""
+    shutil.rmtree(copied / "01-ethics")
+    found = verify_run(copied)
+    assert found.problems == []
+    assert "02-zen: builds on a phase that is not finished" in found.notes[0]
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_next(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        if path.name == "adapters.safetensors":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return sha256_file(path)
+
+    monkeypatch.setattr("lem_train.run.verify.sha256_file", read)
+    (copied / "02-zen" / "metrics.jsonl").unlink()
+    problems = verify_run(copied).problems
+    assert any("got a file that cannot be read (Input/output error)" in p for p in problems)
+    assert any("metrics.jsonl: expected a file" in p for p in problems)
 
 
 def test_a_run_that_is_being_written_is_checked_as_far_as_it_stands(copied: Path) -> None:
