@@ -125,7 +125,7 @@ class Damage:
         target, source = ours / name, theirs / name
         if not source.exists() or not ours.is_dir():
             return
-        self.touched.add(target)
+        self.touched.add(target if target.parent.exists() else target.parent)
         if target.exists():
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
