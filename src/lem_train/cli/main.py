@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import Interrupted, LemError
-from . import data, fuse, plan, tiny, train, verify
+from . import data, fuse, plan, score, tiny, train, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +28,7 @@ app.command("fuse", no_args_is_help=True)(fuse.command)
 app.command("verify", no_args_is_help=True)(verify.command)
 app.command("tiny", no_args_is_help=True)(tiny.command)
 app.add_typer(data.app, name="data")
+app.add_typer(score.app, name="score")
 
 
 def _show_version(wanted: bool) -> None:

@@ -197,7 +197,7 @@ def parse_row(line: bytes, place: str) -> Row:
     Raises:
         RowError: it is no row; the message does not name the place.
     """
-    row = _json_object(line)
+    row = json_object(line)
     messages = _messages(row)
     _check_roles(messages)
     row_id = row.get("id", place)
@@ -212,7 +212,7 @@ def _is_line(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _json_object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -53,7 +53,7 @@ def answer_all(
     Raises:
         DataError: prompts that cannot be wrapped, rendered or tokenised; all are listed.
     """
-    asked = _tokenize(chat, prompts, kernel, wrap)
+    asked = tokenize_prompts(chat, prompts, kernel, wrap)
     # Prompts of one length side by side: a batch is padded to its longest.
     order = sorted(range(len(asked)), key=lambda at: len(asked[at]))
     written = generate(model, [asked[at] for at in order], chat.stop_ids, max_tokens, batch_size)
@@ -67,9 +67,17 @@ def _answer(prompt: Prompt, ids: list[int], chat: ChatTokenizer, max_tokens: int
     return Answer(prompt, chat.decode(ids), finished=len(ids) < max_tokens, tokens=len(ids))
 
 
-def _tokenize(
-    chat: ChatTokenizer, prompts: Sequence[Prompt], kernel: Kernel | None, wrap: Wrap
+def tokenize_prompts(
+    chat: ChatTokenizer,
+    prompts: Sequence[Prompt],
+    kernel: Kernel | None = None,
+    wrap: Wrap = "none",
 ) -> list[list[int]]:
+    """Token ids that an answer to each prompt follows: wrapped as rows are, and rendered.
+
+    Raises:
+        DataError: prompts that cannot be wrapped, rendered or tokenised; all are listed.
+    """
     asked: list[list[int]] = []
     problems: list[str] = []
     for number, prompt in enumerate(prompts):
