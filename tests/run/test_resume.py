@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
+from mlx.utils import tree_map
 
 from lem_train.errors import Interrupted, RunError, TrainingError
 from lem_train.run import checkpoints, phase, runner
@@ -22,6 +24,8 @@ from lem_train.train import evaluate, loop
 
 if TYPE_CHECKING:
     from conftest import Pico
+    from lem_train.curriculum.schema import PhaseConfig
+    from lem_train.data.jsonl import PhaseData
 
 OFTEN = ("defaults.checkpoint.every_updates=1", "phases.ethics.iterations=7")
 SCHEDULED = (
@@ -191,6 +195,63 @@ def test_another_setting_begins_anew(pico: Pico, tmp_path: Path) -> None:
     assert not checkpoint_folders(run / "01-ethics")
 
 
+def test_another_setting_after_the_training_trains_anew(pico: Pico, tmp_path: Path) -> None:
+    run, whole, other = tmp_path / "run", tmp_path / "whole", "defaults.lora.scale=10.0"
+    with pytest.raises(Power):
+        pico.train(run, until="ethics", on=cut(stage("fusing")))
+    assert only(pico.train(run, other, until="ethics"), Trained)
+    pico.train(whole, other, until="ethics")
+    assert pico.bits(run) == pico.bits(whole)
+
+
+def test_an_adapter_that_was_damaged_before_its_fuse_is_trained_again(
+    pico: Pico, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Power):
+        pico.train(run, on=cut(stage("fusing")))
+    weights = run / "01-ethics" / "adapter" / "adapters.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    events = pico.train(run)
+    assert [e for e in events if isinstance(e, Trained) and e.phase == "ethics"]
+    assert pico.bits(run) == pico.bits(finished)
+
+
+def test_a_phase_that_died_right_after_its_record_is_tidied(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, often = tmp_path / "run", "defaults.checkpoint.every_updates=1"
+
+    def dying(*args: object) -> None:
+        raise Power
+
+    with monkeypatch.context() as patched:
+        patched.setattr(phase, "tidy", dying)
+        with pytest.raises(Power):
+            pico.train(run, often, until="zen")
+    assert (run / "01-ethics" / "trained.json").exists()
+    pico.train(run, often, until="zen")
+    left = {path.name for path in (run / "01-ethics").iterdir()}
+    assert left == {"adapter", "metrics.jsonl", "phase.json"}
+
+
+def test_a_run_that_another_process_changed_meanwhile_is_planned_again(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = tmp_path / "run", runner.read_all
+
+    def slow(phases: Sequence[PhaseConfig]) -> dict[str, PhaseData]:
+        monkeypatch.setattr(runner, "read_all", real)
+        pico.train(run, until="ethics")  # the other process
+        return real(phases)
+
+    monkeypatch.setattr(runner, "read_all", slow)
+    with pytest.raises(RunError, match="another process changed it meanwhile; start again"):
+        pico.train(run, until="ethics")
+
+
 # -- which checkpoints are written, and which stay ---------------------------------------------
 
 
@@ -270,6 +331,22 @@ def test_what_is_saved_is_not_saved_again(pico: Pico, tmp_path: Path) -> None:
     assert saved == [1, 2]
 
 
+def test_updates_are_counted_from_the_checkpoint_that_a_phase_goes_on_from(
+    pico: Pico, tmp_path: Path
+) -> None:
+    run, rarely = tmp_path / "run", (*LONG, "defaults.checkpoint.every_updates=4")
+    assert broken_at(pico, run, 6, *rarely) == [4]
+    assert broken_at(pico, run, 7, *rarely) == [4]
+    assert broken_at(pico, run, 9, *rarely) == [4, 8]
+
+
+def test_an_update_that_is_validated_is_saved_once(pico: Pico, tmp_path: Path) -> None:
+    settings = (*OFTEN, "defaults.evaluate_every=1")
+    events = pico.train(tmp_path / "run", *settings, until="ethics")
+    saved = [event.update for event in events if isinstance(event, Saved)]
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
 def test_time_makes_a_checkpoint_due_as_well(pico: Pico, tmp_path: Path) -> None:
     soon = "defaults.checkpoint.every_minutes=1e-9"
     assert broken_at(pico, tmp_path / "run", 4, *LONG, soon) == [2, 3]
@@ -282,6 +359,9 @@ def test_a_finished_phase_keeps_only_a_checkpoint_better_than_its_end(
     judged(9, 4, 3, 2, 1)
     pico.train(tmp_path / "falling", *settings, until="ethics")
     assert not (tmp_path / "falling" / "01-ethics" / "checkpoints").exists()
+    judged(9, 4, 3, 2, 2)
+    pico.train(tmp_path / "level", *settings, until="ethics")
+    assert not (tmp_path / "level" / "01-ethics" / "checkpoints").exists()
     judged(9, 4, 3, 5, 6)
     pico.train(tmp_path / "rising", *settings, until="ethics")
     assert updates(tmp_path / "rising") == [2]
@@ -460,8 +540,34 @@ def test_only_so_many_updates_are_skipped(
 ) -> None:
     poisoned(2, 4, 6)
     settings = ("defaults.on_nonfinite=skip", "defaults.max_skipped_updates=2", OFTEN[1])
-    with pytest.raises(TrainingError, match=r"2 updates were skipped already \(max_skipped"):
+    with pytest.raises(
+        TrainingError, match=r"2 updates were skipped already \(max_skipped"
+    ) as first:
         pico.train(tmp_path / "run", *settings, until="ethics")
+    assert "iteration 6 (update 6)" in str(first.value)
+    assert updates(tmp_path / "run") == [5]
+    poisoned(1)  # those that were skipped before still count
+    with pytest.raises(TrainingError, match=r"iteration 6 .* 2 updates were skipped already"):
+        pico.train(tmp_path / "run", *settings, until="ethics")
+
+
+def test_a_state_that_is_not_finite_is_never_saved(
+    pico: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, done = loop._update, 0
+
+    def update(model: nn.Module, *args: Any) -> None:
+        nonlocal done
+        done += 1
+        real(model, *args)
+        if done == 3:
+            model.update(tree_map(lambda a: a * float("nan"), model.trainable_parameters()))
+
+    monkeypatch.setattr(loop, "_update", update)
+    with pytest.raises(TrainingError, match="expected finite adapters after the update") as caught:
+        pico.train(tmp_path / "run", *OFTEN, until="ethics")
+    assert "stopped after update 2 of 7, which is saved" in str(caught.value)
+    assert updates(tmp_path / "run") == [1, 2]
 
 
 def test_a_phase_that_skips_everything_is_refused(
@@ -503,6 +609,7 @@ def test_an_interrupt_in_a_validation_saves_the_update_before_it(
     assert not only(events, Trained)
     pico.train(whole, "defaults.batch.size=1", until="ethics")
     assert pico.bits(run) == pico.bits(whole)
+    assert pico.records(run)[0].losses == pico.records(whole)[0].losses
 
 
 @pytest.mark.parametrize("during", ["save_adapter", "refuse_nonfinite_state"])

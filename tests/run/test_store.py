@@ -211,7 +211,8 @@ def test_a_record_of_a_later_format_is_refused(pico: Pico, run: Path, file: str)
 def test_beginning_a_phase_empties_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "01-ethics"
     (folder / "fused").mkdir(parents=True)
-    (folder / "phase.json").write_text("{}")
+    for name in ("phase.json", "trained.json", "metrics.jsonl"):
+        (folder / name).write_text("{}")
     assert begin_phase(folder) == folder
     assert list(folder.iterdir()) == []
 
