@@ -48,7 +48,8 @@ class Interrupts:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP; only in the main thread.
+        """Handle SIGINT, SIGTERM and SIGHUP; only in the main thread. SIGINT is heeded even where a
+        script's shell had its background jobs ignore it: who sends it means it.
 
         SIGHUP, a lost terminal, ends nothing: what would be shown there is shown to nobody.
         """

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..curriculum.schema import Curriculum
 from ..errors import RunError, listing
-from ..files import in_the_way, leftovers, named, remove, write_atomic
+from ..files import in_the_way, leftovers, named, remove, sync, write_atomic
 from ..hashing import sha256_file, sha256_json
 from .records import RECORD_VERSION, CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 
@@ -133,7 +133,10 @@ def begin_phase(folder: Path) -> Path:
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (PHASE_RECORD, TRAINED_RECORD, "metrics.jsonl", "checkpoints", "adapter", "fused"):
+    for name in (PHASE_RECORD, TRAINED_RECORD):
+        remove(folder / name)
+    sync(folder)  # no power cut may bring a record back to a folder without its files
+    for name in ("metrics.jsonl", "checkpoints", "adapter", "fused"):
         remove(folder / name)
     return folder
 
