@@ -31,7 +31,7 @@ def tiny_chat(tiny_folder: Callable[[str], Path]) -> Callable[[str], ChatTokeniz
 
     @cache
     def chat(arch: str) -> ChatTokenizer:
-        from lem_train.weights.io import load_chat_tokenizer  # late: it imports MLX
+        from lem_train.weights.chat import load_chat_tokenizer  # late: it imports MLX
 
         return load_chat_tokenizer(tiny_folder(arch))
 

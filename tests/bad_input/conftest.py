@@ -25,7 +25,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that never ends is given up after two seconds."""
-    monkeypatch.setattr("lem_train.weights.io._TEMPLATE_SECONDS", 2.0)
+    monkeypatch.setattr("lem_train.weights.chat._TEMPLATE_SECONDS", 2.0)
 
 
 @pytest.fixture

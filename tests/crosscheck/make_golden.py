@@ -43,7 +43,8 @@ from lem_train.hashing import sha256_json
 from lem_train.train.loop import train
 from lem_train.train.lora import adapter_weights, add_adapters, save_adapter
 from lem_train.train.metrics import TrainMetrics
-from lem_train.weights.io import load_chat_tokenizer, load_model
+from lem_train.weights.chat import load_chat_tokenizer
+from lem_train.weights.io import load_model
 from lem_train.weights.tiny import build_tiny
 
 HERE = Path(__file__).parent

@@ -17,7 +17,8 @@ from lem_train.run.fuse import fuse_run
 from lem_train.run.preview import preview_run
 from lem_train.run.runner import train_curriculum
 from lem_train.weights.base import open_base
-from lem_train.weights.io import code_wanted, load_chat_tokenizer, load_model
+from lem_train.weights.chat import code_wanted, load_chat_tokenizer
+from lem_train.weights.io import load_model
 
 if TYPE_CHECKING:
     from conftest import Pico

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 from lem_train.data.conversation import Message
 from lem_train.data.tokenize import ChatTokenizer, TemplateError
 from lem_train.errors import WeightsError
-from lem_train.weights.io import load_chat_tokenizer, load_model, load_tensors, write_safetensors
+from lem_train.weights.chat import load_chat_tokenizer
+from lem_train.weights.io import load_model, load_tensors, write_safetensors
 from lem_train.weights.tiny import ARCHITECTURES
 
 Tiny = Callable[[str], Path]
@@ -350,7 +351,7 @@ def _templated(folder: Path, text: str) -> ChatTokenizer:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lem_train.weights.io._TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr("lem_train.weights.chat._TEMPLATE_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -420,7 +421,7 @@ def test_a_template_is_rendered_in_another_thread_too(folder: Path) -> None:
 def test_what_a_template_adds_is_bounded_and_not_what_a_row_holds(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lem_train.weights.io._TEMPLATE_CHARACTERS", 100)
+    monkeypatch.setattr("lem_train.weights.chat._TEMPLATE_CHARACTERS", 100)
     chat = _templated(folder, "{% for m in messages %}{{ m.content }}{% endfor %}" + "x" * 100)
     long = (Message("user", "y" * 1000),)
     assert chat.render(long) == "y" * 1000 + "x" * 100

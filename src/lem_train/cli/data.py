@@ -122,7 +122,7 @@ def _checked(paths: list[Path], similarity: float | None, tokenizer: Path | None
 def _counter(tokenizer: Path | None) -> Callable[[str], int] | None:
     if tokenizer is None:
         return None
-    from ..weights.io import load_chat_tokenizer
+    from ..weights.chat import load_chat_tokenizer
 
     chat = load_chat_tokenizer(tokenizer)
     return lambda text: len(chat.encode(text)[0])

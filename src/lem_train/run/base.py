@@ -75,7 +75,7 @@ def code_allowed(config: BaseConfig, folder: Path, trust_remote_code: bool) -> b
     """
     if config.trust_remote_code and trust_remote_code:
         return True
-    from ..weights.io import code_wanted
+    from ..weights.chat import code_wanted
 
     if file := code_wanted(folder):
         switches = {

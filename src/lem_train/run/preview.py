@@ -83,7 +83,7 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
     Raises:
         DataError: rows that would stop the run for another reason than their length.
     """
-    from ..weights.io import load_chat_tokenizer
+    from ..weights.chat import load_chat_tokenizer
 
     prepared = prepare(curriculum, run, online=False)
     data = read_all(curriculum.phases)

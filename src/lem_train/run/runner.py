@@ -183,7 +183,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     from mlx_lm.utils import maybe_set_recommended_wired_limit
 
     from ..weights.base import open_base, refuse_not_finite
-    from ..weights.io import load_chat_tokenizer
+    from ..weights.chat import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
     from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
 

@@ -13,7 +13,8 @@ from ..data.corpus import Item, read_prompts
 from ..data.kernel import Kernel
 from ..data.tokenize import ChatTokenizer
 from ..errors import DataError, listing
-from ..weights.io import load_chat_tokenizer, load_model
+from ..weights.chat import load_chat_tokenizer
+from ..weights.io import load_model
 from .answers import Answer, Prompt, answer_all, tokenize_prompts
 from .attention import Attention, attention
 from .capability import CapabilityProbe, read_capability, share
