@@ -114,6 +114,7 @@ def test_a_file_that_cannot_be_read_is_one_problem_of_all(
     unread = "got a file that cannot be read (Input/output error)"
     assert "adapter_config.json: " in first and first.endswith(unread)
     assert "adapters.safetensors: " in second and second.endswith(unread)
+    assert "02-zen/adapter/adapter_config.json: " in third and third.endswith("found none")
 
 
 def test_a_file_that_no_record_knows_is_named(copied: Path) -> None:
