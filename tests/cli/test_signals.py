@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def make_steps_long(project: Path) -> tuple[str, ...]:
 
 def test_a_second_signal_leaves_in_the_middle_of_a_step(project: Path) -> None:
     process = start(project, *make_steps_long(project))
-    wait_for(process, "validated")  # the first update has begun
+    wait_for(process, "validated")
+    time.sleep(1)  # the first update begins right after, and takes many seconds
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert "finishing this step, then saving; once more to leave" in process.stderr.readline()
