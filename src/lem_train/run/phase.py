@@ -21,12 +21,12 @@ from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
 from ..errors import DataError, GateError, Interrupted, TrainingError, WeightsError
 from ..files import move_folder, partial_folder, remove, sync
 from ..hashing import sha256_file
-from ..train.checkpoint import METRICS_FILE, refuse_nonfinite_state
+from ..train.checkpoint import refuse_nonfinite_state
 from ..train.evaluate import held_out_logits
 from ..train.loop import phase_forward, shared_prefix, train
 from ..train.lora import ADAPTER_FILE, Adapters, add_adapters, misfits, save_adapter
 from ..train.loss import Forward
-from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
+from ..train.metrics import METRICS_FILE, Metrics, SkippedUpdate, TrainMetrics, ValMetrics
 from ..weights.base import Base, linear_layers
 from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model

@@ -9,10 +9,10 @@ import mlx.nn as nn
 
 from ..errors import RunError, TrainingError
 from ..files import move_folder, named, partial_folder, write_atomic
-from ..train.checkpoint import METRICS_FILE, read_state, state_bytes, write_state
+from ..train.checkpoint import read_state, state_bytes, write_state
 from ..train.loop import validation_due
 from ..train.lora import Adapters
-from ..train.metrics import Metrics, ValMetrics, to_jsonl, updates_done
+from ..train.metrics import METRICS_FILE, Metrics, ValMetrics, to_jsonl, updates_done
 from ..train.optim import start_optimizer
 from .checkpoints import latest, let_go
 from .events import OnEvent, Resumed, Saved, Stage

@@ -38,9 +38,8 @@ def run_bytes(
             anew, or is a part of what it needs: either way not before its turn.
     """
     most = 0
-    kept = (
-        fused if parent == "gone" else 0
-    )  # of the phases before the one at work, less what they had
+    # Of the phases before the one at work, less what they had.
+    kept = fused if parent == "gone" else 0
     for number, (phase, adapter) in enumerate(zip(phases, adapters, strict=True)):
         lines = _LINE * (phase.iterations + phase.iterations // phase.evaluate_every + 2)
         state = _STATE * adapter + lines

@@ -33,6 +33,7 @@ from ..curriculum.schema import Curriculum
 from ..errors import RunError, listing
 from ..files import in_the_way, leftovers, named, remove, sync, write_atomic
 from ..hashing import sha256_file, sha256_json
+from ..train.metrics import METRICS_FILE
 from .records import RECORD_VERSION, CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
@@ -136,7 +137,7 @@ def begin_phase(folder: Path) -> Path:
     for name in (PHASE_RECORD, TRAINED_RECORD):
         remove(folder / name)
     sync(folder)  # no power cut may bring a record back to a folder without its files
-    for name in ("metrics.jsonl", "checkpoints", "adapter", "fused"):
+    for name in (METRICS_FILE, "checkpoints", "adapter", "fused"):
         remove(folder / name)
     return folder
 

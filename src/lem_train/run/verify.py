@@ -13,6 +13,7 @@ from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, LemError
 from ..hashing import sha256_file, sha256_json
+from ..train.metrics import METRICS_FILE
 from .base import local_base
 from .plan import starts_from
 from .records import CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
@@ -32,8 +33,6 @@ from .store import (
 )
 
 _RecordT = TypeVar("_RecordT", PhaseRecord, TrainedRecord, CheckpointRecord)
-
-METRICS_FILE = "metrics.jsonl"
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..data.jsonl import (
@@ -88,7 +89,8 @@ def score_all(exchanges: Sequence[Exchange], kernel: Kernel | None = None) -> li
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(exchanges) < _PARALLEL_FROM or (cores or 1) < 2:
         return [one(exchange) for exchange in exchanges]
-    with ProcessPoolExecutor(cores) as pool:
+    # Not by fork: a model may be loaded, and MLX's threads would not come along.
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
         return list(pool.map(one, exchanges, chunksize=_CHUNK))
 
 

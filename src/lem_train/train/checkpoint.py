@@ -16,10 +16,9 @@ from ..errors import TrainingError, WeightsError, listing
 from ..files import write
 from ..weights.io import write_arrays
 from .lora import ADAPTER_FILE, Adapters, adapter_weights, save_adapter
-from .metrics import Metrics, from_jsonl, to_jsonl
+from .metrics import METRICS_FILE, Metrics, from_jsonl, to_jsonl
 from .optim import start_optimizer
 
-METRICS_FILE = "metrics.jsonl"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+METRICS_FILE = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class TrainMetrics:
