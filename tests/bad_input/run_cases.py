@@ -80,7 +80,7 @@ def _saved(project: Project) -> None:
     shutil.rmtree(second / "adapter")
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
     record = {
-        "record_version": 2,
+        "record_version": 3,
         "fingerprint": fields["fingerprint"],
         "update": 1,
         "iteration": 1,
@@ -251,7 +251,7 @@ def _in_runs(path: str) -> tuple[str, ...]:
 # -- the cases -----------------------------------------------------------------------------------
 
 _NEWER = "it was written by a newer lem: update this one"
-_VERSION = "expected record_version 2"
+_VERSION = "expected record_version 3"
 _RECORD = "expected a record of lem"
 _SOUND = "expected the record as it was written"
 _OTHER = "edited or damaged since: its sha256 differs"

@@ -527,7 +527,7 @@ VALUES = [
         "a key that is like no other",
         below("zzz: x"),
         place="(pico.yaml:2)",
-        expected="expected one of name, base, kernel, seed, fuse, defaults, phases",
+        expected="expected one of name, base, kernel, seed, fuse, scoring, defaults, phases",
         found="zzz: unknown key",
     ),
     Case(

@@ -236,7 +236,7 @@ def test_scalars_are_yaml_1_2(folder: Path, text: str, value: Any) -> None:
 NAME_WORDS = "a name of a-z, 0-9, - and _ that starts with a letter or a digit"
 SETTINGS_KEYS = (
     "lora, optimizer, batch, checkpoint, max_tokens, overlong, loss_on, evaluate_every, "
-    "gradient_checkpointing, on_nonfinite, max_skipped_updates"
+    "gradient_checkpointing, on_nonfinite, max_skipped_updates, gate"
 )
 ONE_OPTIMIZER = 'one of "adam", "adamw", "sgd", "adafactor", "muon"'
 
@@ -320,7 +320,7 @@ BLOCKS: list[tuple[str, list[str]]] = [
         [
             "defaults: expected a mapping with lora, optimizer, batch, checkpoint, max_tokens, "
             "overlong, loss_on, evaluate_every, gradient_checkpointing, on_nonfinite, "
-            "max_skipped_updates, got null (c.yaml:4)"
+            "max_skipped_updates, gate, got null (c.yaml:4)"
         ],
     ),
     (
@@ -343,8 +343,8 @@ BLOCKS: list[tuple[str, list[str]]] = [
         ],
     ),
     ('"a b\\n":\n', [
-        '"a b\\n": unknown key; expected one of name, base, kernel, seed, fuse, defaults, phases '
-        "(c.yaml:4)"
+        '"a b\\n": unknown key; expected one of name, base, kernel, seed, fuse, scoring, defaults, '
+        "phases (c.yaml:4)"
     ]),
     (
         f'seed: "{"é" * 80}"',

@@ -97,6 +97,8 @@ def test_every_key_is_described_for_editors() -> None:
         "optimizer",
         "batch",
         "checkpoint",
+        "gate",
+        "scoring",
     }
     for name, model in models.items():
         for key, below in model["properties"].items():

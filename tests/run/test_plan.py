@@ -154,7 +154,7 @@ def test_a_lost_record_reruns_its_phase_and_those_that_follow(pico: Pico, run: P
 def test_a_raised_bar_names_the_phase_that_is_under_it(pico: Pico, in_bfloat16: Path) -> None:
     plans = pico.plan(in_bfloat16, "fuse.dtype=bfloat16", "fuse.max_kl=1e-12")
     assert plans[0].action == "stop"
-    assert plans[0].reason.startswith("its fuse is under the bar: mean_kl: expected ≤ 1e-12")
+    assert plans[0].reason.startswith("it is under the bar: mean_kl: expected ≤ 1e-12")
 
 
 def test_a_phase_whose_parent_was_trained_by_an_earlier_command_says_so(

@@ -25,6 +25,7 @@ from lem_train.report.plan import plan_lines
 from lem_train.run.base import base_folder, base_identity
 from lem_train.run.events import (
     Event,
+    Judged,
     PhaseFinished,
     PhaseStarted,
     RunFinished,
@@ -169,6 +170,7 @@ def test_a_run_is_told_as_events_in_order(pico: Pico, tmp_path: Path) -> None:
         Validated,
         Trained,
         Validated,
+        Judged,
         Stage,
         Stage,
         PhaseFinished,

@@ -124,14 +124,14 @@ def test_a_run_folder_that_is_a_file_is_named(pico: Pico, tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00", "[" * 100_000])
 def test_a_broken_run_record_is_refused_by_name(pico: Pico, run: Path, text: str) -> None:
     (run / "run.json").write_text(text)
-    with pytest.raises(RunError, match=r"run\.json: expected (a record|record_version 2)"):
+    with pytest.raises(RunError, match=r"run\.json: expected (a record|record_version 3)"):
         pico.train(run)
 
 
 def test_a_record_is_refused_however_deep_it_is_nested(tmp_path: Path) -> None:
     """A few depths can be read, and are too deep to be hashed."""
     for depth in range(900, 1000):
-        text = '{"record_version": 2, "x": ' + "[" * depth + "]" * depth + "}"
+        text = '{"record_version": 3, "x": ' + "[" * depth + "]" * depth + "}"
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(RunError, match=r"run\.json: expected (a|the) record"):
             read_run(tmp_path)
@@ -139,7 +139,7 @@ def test_a_record_is_refused_however_deep_it_is_nested(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("edit", ['"seconds": NaN', '"name": "\\ud800"'])
 def test_no_sha256_vouches_for_what_cannot_be_hashed(tmp_path: Path, edit: str) -> None:
-    (tmp_path / "run.json").write_text(f'{{"record_version": 2, {edit}, "sha256": ""}}')
+    (tmp_path / "run.json").write_text(f'{{"record_version": 3, {edit}, "sha256": ""}}')
     with pytest.raises(RunError, match="expected the record as it was written"):
         read_run(tmp_path)
 
@@ -203,7 +203,7 @@ def test_a_phase_record_with_a_missing_key_names_it(pico: Pico, run: Path) -> No
 @pytest.mark.parametrize("file", ["run.json", "01-ethics/phase.json"])
 def test_a_record_of_a_later_format_is_refused(pico: Pico, run: Path, file: str) -> None:
     rewrite(run / file, record_version=99)
-    later = "expected record_version 2, got 99; it was written by a newer lem: update this one"
+    later = "expected record_version 3, got 99; it was written by a newer lem: update this one"
     with pytest.raises(RunError, match=later):
         pico.plan(run)
 

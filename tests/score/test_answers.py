@@ -104,9 +104,11 @@ def test_prompts_of_one_length_are_answered_together(
     given: list[int] = []
     generate = module.generate
 
-    def watched(model: nn.Module, prompts: Sequence[Sequence[int]], *args: Any) -> list[list[int]]:
+    def watched(
+        model: nn.Module, prompts: Sequence[Sequence[int]], *args: Any, **named: Any
+    ) -> list[list[int]]:
         given.extend(map(len, prompts))
-        return generate(model, prompts, *args)
+        return generate(model, prompts, *args, **named)
 
     monkeypatch.setattr(module, "generate", watched)
     model = load_model(tiny_folder("gemma3"))
@@ -126,7 +128,9 @@ def test_a_prompt_is_wrapped_byte_for_byte_as_a_row_in_training(
     chat = tiny_chat(arch)
     given: list[list[int]] = []
 
-    def none_written(_: object, prompts: list[list[int]], *__: object) -> list[list[int]]:
+    def none_written(
+        _: object, prompts: list[list[int]], *__: object, **___: object
+    ) -> list[list[int]]:
         given.extend(prompts)
         return [[] for _ in prompts]
 
@@ -157,7 +161,7 @@ def test_what_a_sandwich_looks_like(
         rendered.append(chat.render_prompt(messages))
         return rendered[-1]
 
-    monkeypatch.setattr(module, "generate", lambda *_: [[]])
+    monkeypatch.setattr(module, "generate", lambda *_, **__: [[]])
     [answer] = answer_all(
         nn.Module(), replace(chat, render_prompt=noted), ["  Why?\n"], 1, 1, kernel, "sandwich"
     )

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -181,10 +181,6 @@ def _kernel(text: Path | None, signature: Path | None, wrap: str = "none") -> Ke
 
 def _write(out: Path, exchanges: Sequence[Exchange], scores: Sequence[Score]) -> None:
     from ..files import write_atomic
-    from ..report.score import score_json
+    from ..score.responses import to_jsonl
 
-    rows: list[dict[str, Any]] = [
-        {"id": e.id, "prompt": e.prompt, "response": e.response, "scores": score_json(s)}
-        for e, s in zip(exchanges, scores, strict=True)
-    ]
-    write_atomic(out, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+    write_atomic(out, to_jsonl(exchanges, scores).encode())

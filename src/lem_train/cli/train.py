@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..run.accept import Acceptance
 
 CurriculumArgument = Annotated[
     Path, typer.Argument(metavar="CURRICULUM", help="The curriculum's YAML file.")
@@ -35,6 +38,14 @@ def command(
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
     trust_remote_code: TrustOption = False,
+    accept: Annotated[
+        str | None,
+        typer.Option("--accept", metavar="PHASE", help="Go on though its gate refuses it."),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", metavar="TEXT", help="Why; it goes into record and model card."),
+    ] = None,
 ) -> None:
     """Train a curriculum's phases, verify and fuse each, and reuse those that still stand.
 
@@ -49,10 +60,23 @@ def command(
     from ..run.interrupt import Interrupts
     from ..run.runner import train_curriculum
 
+    accepted = _acceptance(accept, reason)
     loaded = load_curriculum(curriculum, set_ or [])
     folder, interrupts = run or default_run(loaded.name), Interrupts()
     with interrupts.armed(), Unbroken(choose_view(Console(), as_json)) as view:
-        train_curriculum(loaded, folder, view, until, trust_remote_code, interrupts)
+        train_curriculum(loaded, folder, view, until, trust_remote_code, interrupts, accepted)
+
+
+def _acceptance(phase: str | None, reason: str | None) -> Acceptance | None:
+    from ..errors import ConfigError
+    from ..run.accept import Acceptance
+
+    if phase is None and reason is None:
+        return None
+    if phase is None or reason is None:
+        missing = "--accept" if phase is None else "--reason"
+        raise ConfigError(f"expected --accept and --reason together, found no {missing}")
+    return Acceptance(phase, reason)
 
 
 def default_run(name: str) -> Path:

@@ -26,6 +26,9 @@ def absent_files(curriculum: Curriculum, tree: Node) -> Iterator[Problem]:
     if curriculum.kernel is not None:
         yield from _absent(tree, ("kernel", "text"), curriculum.kernel.text, "a file")
         yield from _absent(tree, ("kernel", "signature"), curriculum.kernel.signature, "a file")
+    if curriculum.scoring is not None:
+        for place, path in curriculum.scoring.files.items():
+            yield from _absent(tree, ("scoring", *place), path, "a file")
     for index, phase in enumerate(curriculum.phases):
         loc = ("phases", index, "data")
         if isinstance(walk(tree, loc)[0].value, str):

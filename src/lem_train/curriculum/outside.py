@@ -27,6 +27,9 @@ def outside_paths(curriculum: Curriculum, tree: Node, file: Path) -> Iterator[Pr
     if curriculum.kernel is not None:
         yield from _outside(tree, ("kernel", "text"), [curriculum.kernel.text], project)
         yield from _outside(tree, ("kernel", "signature"), [curriculum.kernel.signature], project)
+    if curriculum.scoring is not None:
+        for place, path in curriculum.scoring.files.items():
+            yield from _outside(tree, ("scoring", *place), [path], project)
     for index, phase in enumerate(curriculum.phases):
         loc = ("phases", index, "data")
         train, valid = phase.data.train, phase.data.valid

@@ -6,10 +6,12 @@ become the JSON schema that completes the YAML in an editor.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from .gate import BASELINES, Requirement, parse_requirement
 from .problems import shown
 
 Wrap = Literal["sandwich", "prefix", "system", "none"]
@@ -197,6 +200,46 @@ class CheckpointConfig(Frozen):
     """How many of the last ones stay; the one with the lowest validation loss stays beside them."""
 
 
+def _requirement(text: str) -> str:
+    return str(parse_requirement(text))
+
+
+RequirementText = Annotated[str, AfterValidator(_requirement)]
+
+
+class GateConfig(Frozen):
+    """What a phase must show before it is fused. One that falls short stops the run with exit code
+    3; its adapter is kept, and it can be accepted with `lem train --accept`."""
+
+    require: Annotated[tuple[RequirementText, ...], Field(strict=False)] = ()
+    """Bounds on what the phase's answers to the probes score, e.g. grammar >= 30, leakage = 0,
+    grammar >= base + 2, capability >= ethics - 0.05; val_loss <= 2.5 needs no probes."""
+    max_regression: Annotated[float, Field(ge=0)] | None = None
+    """Nats a token by which the validation loss of an earlier phase may rise."""
+
+
+class ScoringConfig(Frozen):
+    """Probes that the model answers, greedily and without the kernel: before the first phase, at
+    every checkpoint and after each phase. Without it nothing is answered."""
+
+    probes: Annotated[tuple[LocalPath, ...], Field(min_length=1, strict=False)]
+    """JSON files of prompts, e.g. ../seeds/checkpoint.json."""
+    capability: LocalPath | None = None
+    """A JSON file of short questions with checks, e.g. ../seeds/capability.json."""
+    max_tokens: int = Field(default=128, ge=8)
+    """Longest answer, in tokens."""
+    batch_size: int = Field(default=8, ge=1)
+    """Answers that are written together."""
+
+    @property
+    def files(self) -> dict[tuple[str | int, ...], Path]:
+        """All files by the place of their key within this section."""
+        files: dict[tuple[str | int, ...], Path] = {
+            ("probes", number): path for number, path in enumerate(self.probes)
+        }
+        return files | ({("capability",): self.capability} if self.capability else {})
+
+
 class Settings(Frozen):
     """What a phase may set for itself and `defaults` sets for all."""
 
@@ -218,6 +261,7 @@ class Settings(Frozen):
     """An update whose loss or gradient is NaN or infinite: stop, or skip it and go on."""
     max_skipped_updates: int = Field(default=5, ge=1)
     """Updates that a phase may skip before it stops."""
+    gate: GateConfig = GateConfig()
 
 
 class DataConfig(Frozen):
@@ -254,6 +298,9 @@ class PhaseConfig(Settings):
     """A folder with train.jsonl and valid.jsonl, or lists of files."""
     iterations: int = Field(ge=1, le=1_000_000)
     """Micro-batches to train, as mlx_lm counts them."""
+    biting_point: bool = False
+    """Score the trained phase, and its validation rows, with the kernel, without it, and with its
+    words shuffled: are the axioms in the weights, or copied from the prompt?"""
 
     @property
     def updates(self) -> int:
@@ -266,6 +313,11 @@ class PhaseConfig(Settings):
             raise ValueError(
                 f"expected overlong stop or drop with wrap {self.wrap}: "
                 "trimming the prompt would cut the kernel; got trim_prompt"
+            )
+        if self.biting_point and self.wrap != "none":
+            raise ValueError(
+                "expected biting_point with wrap none: it asks whether the kernel is still needed; "
+                f"got wrap {self.wrap}"
             )
         return self
 
@@ -293,6 +345,7 @@ class Curriculum(Frozen):
     seed: int = Field(default=42, ge=0)
     """All randomness of the run is a function of this seed, the phase and the step."""
     fuse: FuseConfig = FuseConfig()
+    scoring: ScoringConfig | None = None
     defaults: Settings = Settings()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1, strict=False)]
 
@@ -305,3 +358,35 @@ class Curriculum(Frozen):
         if wrapped and self.kernel is None:
             raise ValueError(f"expected kernel files, since these wrap rows: {', '.join(wrapped)}")
         return self
+
+    @model_validator(mode="after")
+    def _gates_can_be_held(self) -> Self:
+        known = ["base", "kernel"] if self.kernel else ["base"]
+        for phase in self.phases:
+            if phase.biting_point and not (self.kernel and self.scoring):
+                lacking = "scoring with probes" if self.kernel else "kernel files"
+                raise ValueError(f"expected {lacking}, since {phase.name} has a biting_point")
+            for requirement in map(parse_requirement, phase.gate.require):
+                if problem := self._unheld(requirement, known):
+                    raise ValueError(f"gate of {phase.name}: {requirement}: {problem}")
+            if phase.name in BASELINES and any(p.gate.require for p in self.phases):
+                raise ValueError(
+                    f"expected another name than {phase.name}: in gates it stands for a baseline"
+                )
+            known.append(phase.name)
+        return self
+
+    def _unheld(self, requirement: Requirement, known: Sequence[str]) -> str | None:
+        """Why nobody could tell whether a requirement holds."""
+        of = requirement.reference
+        if requirement.measure == "val_loss":
+            return of and f"expected a number: other phases have other rows; got {of}"
+        if of and of not in known:
+            return f"expected a baseline or an earlier phase ({', '.join(known)}), got {of}"
+        if self.scoring is None:
+            return "expected scoring with probes in the curriculum, got none"
+        if requirement.measure == "capability" and self.scoring.capability is None:
+            return "expected scoring.capability, a file of questions, got none"
+        if requirement.measure == "leakage" and self.kernel is None:
+            return "expected a kernel that could leak, got none"
+        return None

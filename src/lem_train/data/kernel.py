@@ -34,6 +34,15 @@ class Kernel:
         return self.text_sha256
 
 
+def shuffled(kernel: Kernel) -> Kernel:
+    """A kernel of the same words that says nothing: they stand in the order of a hash. Lines are
+    gone, the signature stays."""
+    words = kernel.text.split()
+    order = sorted(range(len(words)), key=lambda at: sha256_bytes(f"{at} {words[at]}".encode()))
+    text = " ".join(words[at] for at in order)
+    return replace(kernel, text=text, text_sha256=sha256_bytes(text.encode()))
+
+
 def load_kernel(config: KernelConfig) -> Kernel:
     """Read the kernel files.
 

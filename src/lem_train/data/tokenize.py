@@ -23,6 +23,9 @@ Ids = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Span = tuple[int, int]
 
+NO_LIMIT = 1 << 30
+"""A `max_tokens` for rows that are kept however long they are."""
+
 
 class TemplateError(Exception):
     """The chat template refuses these messages; the text is the template's own."""

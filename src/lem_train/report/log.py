@@ -14,18 +14,22 @@ from typing import Any, Self
 from rich.console import Console
 
 from ..run.events import (
+    Baseline,
     Event,
+    Judged,
     PhaseFinished,
     PhaseStarted,
     Resumed,
     RunFinished,
     RunPlanned,
     Saved,
+    Scored,
     Skipped,
     Stage,
     Trained,
     Validated,
 )
+from ..run.gates import told
 from ..run.plan import PhasePlan
 from ..run.records import PhaseRecord
 from .numbers import (
@@ -35,6 +39,7 @@ from .numbers import (
     format_bytes,
     format_kl,
     format_loss,
+    format_scores,
     format_seconds,
 )
 from .state import PhaseState, RunState, advance, phase_seconds_left
@@ -98,6 +103,16 @@ def _json_items(event: Event) -> dict[str, Any]:
             return {"event": "skipped", "phase": event.phase, **asdict(event.metrics)}
         case Saved():
             return {"event": "saved", **asdict(event)}
+        case Baseline():
+            scores = event.scores
+            return {"event": "baseline", "name": event.name, "scores": scores.means}
+        case Scored():
+            answer = {"prompt": event.sample.prompt, "answer": event.sample.response}
+            return {"event": "scored", "phase": event.phase, **asdict(event.metrics), **answer}
+        case Judged():
+            verdicts = [verdict.model_dump() for verdict in event.verdicts]
+            learned = event.learned.model_dump(mode="json")
+            return {"event": "judged", "phase": event.phase, **learned, "verdicts": verdicts}
         case PhaseFinished():
             return {"event": "phase_finished", **_json_record(event.record)}
         case RunFinished():
@@ -180,6 +195,12 @@ class PlainView:
                 return [skipped_line(event)]
             case Saved():
                 return []
+            case Baseline():
+                return [baseline_line(event)]
+            case Scored():
+                return [scored_line(event)]
+            case Judged():
+                return judged_lines(event)
             case PhaseFinished():
                 return [receipt_line(event.record)]
             case RunFinished():
@@ -238,6 +259,34 @@ def skipped_line(event: Skipped) -> str:
     """An update that was left out, and why."""
     m = event.metrics
     return f"{event.phase}: update {m.update} left out: {m.skipped}, at lr {m.learning_rate:.2g}"
+
+
+def baseline_line(event: Baseline) -> str:
+    """What there is to begin with."""
+    name = {"base": "the bare base", "kernel": "the base with the kernel"}[event.name]
+    return f"{name}: {format_scores(event.scores.means)}"
+
+
+def scored_line(event: Scored) -> str:
+    """What a phase's answers score on the way."""
+    m = event.metrics
+    over = "" if m.over_base is None else f" ({m.over_base:+.1f} over the base)"
+    return f"{event.phase}: at {m.iteration} {format_scores(m.scores)}{over}"
+
+
+def judged_lines(event: Judged) -> list[str]:
+    """What a trained phase shows, and how its gate judges."""
+    scores = event.learned.scores
+    lines = [f"{event.phase}: at its end {format_scores(scores.means)}"] if scores else []
+    for form, found in (event.learned.biting_point or {}).items():
+        name = {"kernel": "the kernel", "none": "no kernel", "shuffled": "a shuffled kernel"}[form]
+        grammar = format_scores({"grammar": found.means["grammar"]})
+        lines.append(f"{event.phase}: with {name}, {grammar}, loss {format_loss(found.val_loss)}")
+    odd = [v for v in event.verdicts if not v.passed]
+    lines += [f"{event.phase}: {'accepted' if v.stands else 'FAILS'}: {told(v)}" for v in odd]
+    if event.verdicts and not odd:
+        lines.append(f"{event.phase}: its gate passes it ({len(event.verdicts)} requirements)")
+    return lines
 
 
 def progress_line(state: RunState, phase: PhaseState) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 NONE = "–"
+SHARES = {"sycophancy", "leakage", "capability"}  # measures from 0 to 1, told in percent
 
 
 def format_seconds(seconds: float) -> str:
@@ -65,3 +66,15 @@ def counted(count: int, noun: str) -> str:
 
 def format_kl(kl: float) -> str:
     return f"{kl:.1e}" if kl else "0"
+
+
+def format_scores(means: Mapping[str, float]) -> str:
+    """Means by measure on one line; those that are shares, in percent."""
+    return ", ".join(f"{name} {format_score(name, value)}" for name, value in means.items())
+
+
+def format_score(name: str, value: float) -> str:
+    """A measure's mean with its unit."""
+    if name in SHARES:
+        return f"{100 * value:.0f} %"
+    return f"{value:.2f}" if name == "echo" else f"{value:.1f}"

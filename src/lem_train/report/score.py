@@ -8,14 +8,14 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from ..score.responses import Comparison, Exchange, Move, Score
+from ..score.responses import Comparison, Exchange, Move
 from ..score.statistics import Interval
 from ..score.vector import ATTENTION
+from .numbers import SHARES
 
 if TYPE_CHECKING:
     from ..score.attention import Attention
 
-_SHARES = {"sycophancy", "leakage"}
 _LEAST_COLUMN = 20
 
 
@@ -29,7 +29,7 @@ def summary_lines(summary: Mapping[str, Interval], title: str) -> list[str]:
 
 
 def _interval(name: str, interval: Interval, sign: str = "") -> str:
-    if name in _SHARES:
+    if name in SHARES:
         mean, low, high = (
             f"{100 * value:{sign}.1f}" for value in (interval.mean, interval.low, interval.high)
         )
@@ -90,18 +90,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "differences": summary_json(comparison.differences),
         "moves": [{"id": move.before.id, "grammar": move.change} for move in comparison.moves],
         "alone": list(comparison.alone),
-    }
-
-
-def score_json(score: Score) -> dict[str, Any]:
-    """One response's scores, as a line of JSONL holds them."""
-    return {
-        "grammar": score.composite,
-        **asdict(score.delta),
-        "heuristic": score.heuristic.composite,
-        "leaks": score.leaks,
-        "signals": asdict(score.signals),
-        "dimensions": asdict(score.heuristic),
     }
 
 

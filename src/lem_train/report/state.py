@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 from ..run.events import (
+    Baseline,
     Event,
+    Judged,
     PhaseFinished,
     PhaseStarted,
     Resumed,
     RunFinished,
     RunPlanned,
     Saved,
+    Scored,
     Skipped,
     Stage,
     Trained,
@@ -27,7 +30,7 @@ from ..run.events import (
 )
 from ..run.plan import PhasePlan
 from ..run.records import PhaseRecord
-from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
+from ..train.metrics import Metrics, ScoreMetrics, SkippedUpdate, TrainMetrics, ValMetrics
 
 Status = Literal["reused", "waiting", "running", "done", "stopped"]
 
@@ -56,6 +59,7 @@ class PhaseState:
     val_seconds: float = 0.0
     val_start: float | None = None
     val_loss: float | None = None
+    scores: tuple[ScoreMetrics, ...] = ()
     record: PhaseRecord | None = None
 
     @property
@@ -135,8 +139,10 @@ def advance(state: RunState, event: Event, now: float) -> RunState:
             return _change(state, event.phase, lambda phase: _resumed(phase, event.metrics))
         case Skipped():
             return _change(state, event.phase, lambda phase: _skipped(phase, event.metrics))
-        case Saved():
+        case Saved() | Baseline() | Judged():
             return state
+        case Scored():
+            return _change(state, event.phase, lambda phase: _scored(phase, event.metrics))
         case PhaseFinished():
             done = event.record
             return _change(
@@ -218,6 +224,10 @@ def _skipped(phase: PhaseState, metrics: SkippedUpdate) -> PhaseState:
     return replace(phase, iteration=metrics.iteration, train_seconds=seconds)
 
 
+def _scored(phase: PhaseState, metrics: ScoreMetrics) -> PhaseState:
+    return replace(phase, scores=(*phase.scores, metrics))
+
+
 def _resumed(phase: PhaseState, done: Sequence[Metrics]) -> PhaseState:
     for metrics in done:
         match metrics:
@@ -227,6 +237,8 @@ def _resumed(phase: PhaseState, done: Sequence[Metrics]) -> PhaseState:
                 phase = _validated(phase, metrics)
             case SkippedUpdate():
                 phase = _skipped(phase, metrics)
+            case ScoreMetrics():
+                phase = _scored(phase, metrics)
     return phase
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..train.metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics
+from ..train.metrics import Metrics, ScoreMetrics, SkippedUpdate, TrainMetrics, ValMetrics
 from .plan import PhasePlan
-from .records import PhaseRecord
+from .records import Learned, PhaseRecord, Scores, Verdict
+
+if TYPE_CHECKING:
+    from ..score.responses import Exchange
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,32 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What the base scores, as `base` or with the `kernel`, before anything is taught."""
+
+    name: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The probes were answered in the middle of a phase; `sample` is one of the answers."""
+
+    phase: str
+    metrics: ScoreMetrics
+    sample: Exchange
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trained phase was held against its gate, whether it passed or not."""
+
+    phase: str
+    learned: Learned
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
 class Resumed:
     """A phase goes on after `update` updates; `metrics` is what it had reported by then."""
 
@@ -106,6 +136,9 @@ Event = (
     | Validated
     | Skipped
     | Saved
+    | Baseline
+    | Scored
+    | Judged
     | PhaseFinished
     | RunFinished
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..curriculum.schema import FuseConfig, PhaseConfig
 from ..data.conversation import Conversation
 from ..data.jsonl import PhaseData
 from ..data.kernel import Kernel, wrap
-from ..data.tokenize import ChatTokenizer, Tokenized, tokenize_split
+from ..data.tokenize import NO_LIMIT, ChatTokenizer, Tokenized, tokenize_split
 from ..errors import DataError, GateError, Interrupted, TrainingError, WeightsError
 from ..files import move_folder, partial_folder, remove, sync
 from ..hashing import sha256_file
@@ -26,7 +26,15 @@ from ..train.evaluate import held_out_logits
 from ..train.loop import phase_forward, shared_prefix, train
 from ..train.lora import ADAPTER_FILE, Adapters, add_adapters, misfits, save_adapter
 from ..train.loss import Forward
-from ..train.metrics import METRICS_FILE, Metrics, SkippedUpdate, TrainMetrics, ValMetrics
+from ..train.metrics import (
+    METRICS_FILE,
+    Metrics,
+    SkippedUpdate,
+    TrainingMetrics,
+    TrainMetrics,
+    ValMetrics,
+    from_jsonl,
+)
 from ..weights.base import Base, linear_layers
 from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model
@@ -35,10 +43,32 @@ from ..weights.survival import overall
 from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
 from .checkpoints import tidy
 from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
-from .events import Event, OnEvent, PhaseFinished, PhaseStarted, Skipped, Stage, Trained, Validated
+from .events import (
+    Event,
+    Judged,
+    OnEvent,
+    PhaseFinished,
+    PhaseStarted,
+    Scored,
+    Skipped,
+    Stage,
+    Trained,
+    Validated,
+)
+from .exam import Exam, answers_still, examine, judge, kernel_forms, refusal
+from .gates import Shown, failures, standing
 from .interrupt import Interrupts
 from .plan import PhasePlan
-from .records import DataFile, Losses, PhaseRecord, RowCounts, TrainedRecord, installed_versions
+from .records import (
+    DataFile,
+    Learned,
+    Losses,
+    PhaseRecord,
+    RowCounts,
+    TrainedRecord,
+    installed_versions,
+)
+from .scoring import score_checkpoint
 from .session import Session
 from .space import refuse_without_room
 from .store import (
@@ -59,6 +89,7 @@ class Rows:
     train: Tokenized
     valid: Tokenized
     files: tuple[tuple[str, str, str], ...]  # see PhaseData
+    with_kernel: Mapping[str, Tokenized] = field(default_factory=dict)  # see `kernel_forms`
 
 
 @dataclass(frozen=True)
@@ -101,9 +132,41 @@ def prepare_rows(
         _prepare_split(phase, name, conversations, kernel, chat, problems)
         for name, conversations in (("train", data.train), ("valid", data.valid))
     )
+    with_kernel = _under_kernel(phase, data, valid_split, kernel, chat, problems)
     if problems:
         raise DataError("\n".join(problems))
-    return Rows(train_split, valid_split, data.files)
+    return Rows(train_split, valid_split, data.files, with_kernel)
+
+
+def prepare_valid(
+    phase: PhaseConfig, data: PhaseData, kernel: Kernel | None, chat: ChatTokenizer
+) -> Tokenized:
+    """The validation rows of a finished phase."""
+    problems: list[str] = []
+    split = _prepare_split(phase, "valid", data.valid, kernel, chat, problems)
+    if problems:
+        raise DataError("\n".join(problems))
+    return split
+
+
+def _under_kernel(
+    phase: PhaseConfig,
+    data: PhaseData,
+    valid: Tokenized,
+    kernel: Kernel | None,
+    chat: ChatTokenizer,
+    problems: list[str],
+) -> dict[str, Tokenized]:
+    """The validation rows that the phase kept, under each form of the kernel, if it bites."""
+    if not phase.biting_point or problems:
+        return {}
+    kept = {example.source for example in valid.examples}
+    rows = [conversation for conversation in data.valid if conversation.source in kept]
+    whole = phase.model_copy(update={"wrap": "sandwich", "max_tokens": NO_LIMIT})
+    return {
+        form: _prepare_split(whole, "valid", rows, text, chat, problems)
+        for form, text in kernel_forms(kernel).items()
+    }
 
 
 def _prepare_split(
@@ -143,22 +206,26 @@ def run_phase(
     plan: PhasePlan,
     rows: Rows,
     lineage: Lineage,
+    exam: Exam,
     bar: FuseConfig,
     at_once: int,
     emit: OnEvent,
     interrupts: Interrupts,
 ) -> tuple[PhaseRecord, Delta]:
-    """Train, fuse, verify and record a phase in its folder, `at_once` rows in memory together.
+    """Train, examine, fuse, verify and record a phase in its folder, `at_once` rows in memory
+    together.
 
-    It goes on where an earlier session was broken off: after the last checkpoint, or at the fuse.
+    It goes on where an earlier session was broken off: after the last checkpoint, at the exam, or
+    at the fuse.
 
     Raises:
         TrainingError: a loss or gradient that is not finite, or no memory left.
-        GateError: the fuse is under its bar. The adapter and metrics stay; nothing is handed on.
+        GateError: what it shows is below its gate, or its fuse under the bar. The adapter and
+            metrics stay; nothing is handed on.
         Interrupted: a signal came; the state is saved.
     """
     try:
-        trained, logits = _trained(plan, rows, lineage, at_once, emit, interrupts)
+        trained, logits = _trained(plan, rows, lineage, exam, at_once, emit, interrupts)
         return _fuse_and_record(plan, rows, lineage, bar, trained, logits, emit)
     except (TrainingError, GateError) as error:
         raise type(error)(f"phase {plan.config.name}: {error}") from error
@@ -175,11 +242,13 @@ def _trained(
     plan: PhasePlan,
     rows: Rows,
     lineage: Lineage,
+    exam: Exam,
     at_once: int,
     emit: OnEvent,
     interrupts: Interrupts,
 ) -> tuple[TrainedRecord, mx.array]:
-    """The phase's adapter in its folder, and the adapter-loaded model's held-out logits."""
+    """The phase's adapter in its folder, past its gate, and the adapter-loaded model's held-out
+    logits."""
     phase, folder = plan.config, plan.folder
     if (folder / PHASE_RECORD).exists():  # it stands no more, nor does anything that it vouched for
         begin_phase(folder)
@@ -191,10 +260,49 @@ def _trained(
     model = load_model(lineage.weights, trust_remote_code=lineage.base.trust_remote_code)
     adapters = add_adapters(model, phase.lora, lineage.seed, phase.name)
     if record is None:
-        record = _train(model, adapters, plan, rows, lineage.seed, at_once, emit, interrupts)
+        seed = lineage.seed
+        record = _train(model, adapters, plan, rows, exam, seed, at_once, emit, interrupts)
     else:
         model.load_weights(str(folder / "adapter" / ADAPTER_FILE), strict=False)
+    record = _examined(model, plan, rows, exam, record, at_once, emit, interrupts)
     return record, _held_out(model, rows, phase)
+
+
+def _examined(
+    model: nn.Module,
+    plan: PhasePlan,
+    rows: Rows,
+    exam: Exam,
+    record: TrainedRecord,
+    at_once: int,
+    emit: OnEvent,
+    interrupts: Interrupts,
+) -> TrainedRecord:
+    """The record with what the phase showed and its gate's verdicts; on the disk as well.
+
+    Raises GateError below the gate."""
+    phase, folder = plan.config, plan.folder
+    start = time.perf_counter()
+    learned, before = record.learned, record.verdicts
+    if learned is None or not answers_still(exam, learned, phase):
+        before = ()
+        if exam.scoring or exam.earlier:
+            emit(Stage(phase.name, "being examined"))
+        with interrupts.deferred():  # the training is on the disk: nothing is lost
+            end, check = record.losses.val_end, interrupts.check
+            learned = examine(model, exam, phase, folder, rows.with_kernel, end, at_once, check)
+    metrics = from_jsonl((folder / METRICS_FILE).read_text())
+    shown = Shown(phase.name, learned, record.losses.val_end, metrics)
+    verdicts = standing(judge(exam, phase, shown), before)
+    emit(Judged(phase.name, learned, verdicts))
+    seconds = record.seconds + time.perf_counter() - start
+    found = {"learned": learned, "verdicts": verdicts, "seconds": seconds}
+    record = record.model_copy(update=found)
+    write_trained(folder, record)
+    interrupts.check()  # one that came meanwhile
+    if short := failures(verdicts):
+        raise refusal(exam, phase, shown, short, folder)
+    return record
 
 
 def _train(
@@ -202,6 +310,7 @@ def _train(
     adapters: Adapters,
     plan: PhasePlan,
     rows: Rows,
+    exam: Exam,
     seed: int,
     at_once: int,
     emit: OnEvent,
@@ -230,7 +339,9 @@ def _train(
             ):
                 session.report(metrics)
                 emit(_event(phase.name, metrics))
-                session.save_if_due()
+                if session.due:
+                    _score(model, exam, session, phase.name, emit, interrupts)
+                    session.save()
                 if session.between_updates:
                     interrupts.check()
             refuse_nonfinite_state(model, session.optimizer)
@@ -242,6 +353,23 @@ def _train(
         raise TrainingError(f"{error}; stopped {session.save_before_stopping()}") from error
     interrupts.check()  # one that came after the last step
     return record
+
+
+def _score(
+    model: nn.Module,
+    exam: Exam,
+    session: Session,
+    phase: str,
+    emit: OnEvent,
+    interrupts: Interrupts,
+) -> None:
+    """Let the model answer the probes before its state is saved."""
+    if exam.scoring is None:
+        return
+    seen, check = session.seen, interrupts.check
+    metrics, sample = score_checkpoint(model, exam.scoring, seen, exam.base, check)
+    session.report(metrics)
+    emit(Scored(phase, metrics, sample))
 
 
 def _record_training(
@@ -304,6 +432,8 @@ def _fuse_and_record(
         way=trained.way,
         shared_prefix=trained.shared_prefix,
         losses=trained.losses,
+        learned=trained.learned or Learned(),
+        verdicts=trained.verdicts,
         receipt=fuse_receipt,
         metrics=trained.metrics,
         adapter=trained.adapter,
@@ -409,7 +539,7 @@ def _alternatives(lineage: Lineage, deltas: Sequence[Delta], bar: FuseConfig) ->
     return {d: share for d, share in shares.items() if share and share >= bar.min_retained}
 
 
-def _event(phase: str, metrics: Metrics) -> Event:
+def _event(phase: str, metrics: TrainingMetrics) -> Event:
     match metrics:
         case TrainMetrics():
             return Trained(phase, metrics)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..curriculum.schema import Curriculum, FuseConfig, PhaseConfig
+from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.kernel import Kernel
 from ..errors import ConfigError, RunError
 from ..hashing import sha256_json
 from ..weights.verify import shortfalls
-from .records import TRAINER_VERSION, PhaseInputs, PhaseRecord
+from .gates import Shown, failures, standing, verdicts
+from .records import (
+    TRAINER_VERSION,
+    PhaseInputs,
+    PhaseRecord,
+    Scores,
+    TrainedRecord,
+    Verdict,
+)
 from .store import (
     checkpoint_folders,
     phase_folder,
@@ -31,13 +39,16 @@ _WITHOUT_EFFECT = {
     "checkpoint",
     "on_nonfinite",
     "max_skipped_updates",
+    "gate",
+    "biting_point",
 }
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase: what happens to it, and why. `stop`: it stands, but its fuse is under a bar that
-    was raised since; nothing runs until the bar or the phase is changed."""
+    """One phase: what happens to it, and why. `stop`: it stands, but its fuse is under a bar, or
+    what it showed under a gate, that was raised since; nothing runs until that or the phase is
+    changed, or the phase is accepted."""
 
     index: int
     config: PhaseConfig
@@ -54,6 +65,7 @@ def plan_phases(
     base: dict[str, Any],
     kernel: Kernel | None,
     data_sha256: Sequence[str],
+    baselines: Mapping[str, Scores],
 ) -> tuple[PhasePlan, ...]:
     """Decide for every phase whether its record still stands.
 
@@ -63,11 +75,13 @@ def plan_phases(
         base: identity of the base model (see `base_identity`).
         kernel: None where the curriculum has none.
         data_sha256: of each phase's data.
+        baselines: what the base scored, as far as that is known.
     """
     start = {**_start(curriculum, base), "trainer": TRAINER_VERSION}
     parent = sha256_json(start)
     plans: list[PhasePlan] = []
     rerun: str | None = None
+    earlier: list[Shown] = []
     for index, phase in enumerate(curriculum.phases):
         inputs = PhaseInputs(
             parent=parent,
@@ -80,16 +94,52 @@ def plan_phases(
         folder = phase_folder(run, index, phase.name)
         previous = plans[-1].config.name if plans else None
         record = read_phase(folder)
-        action, reason = _decide(record, inputs, previous, rerun, curriculum.fuse)
+        action, reason = _decide(record, inputs, previous, rerun)
+        if record is not None and action == "reuse":
+            found = gate_verdicts(record, phase, earlier, baselines)
+            if under := [*shortfalls(record.receipt, curriculum.fuse), *failures(found)]:
+                action, reason = "stop", f"it is under the bar: {'; '.join(under)}"
+            earlier.append(shown(record))
         trained = read_trained(folder) if record is None else None
         if trained is not None and trained.fingerprint == parent:
-            reason = "trained, to be fused"
+            reason = _still_to_do(trained, phase, earlier, baselines)
         elif record is None and (update := _saved_update(folder, parent)):
             reason = f"goes on after update {update} of {phase.updates}"
         if action == "train" and rerun is None:
             rerun = phase.name
         plans.append(PhasePlan(index, phase, folder, inputs, parent, action, reason))
     return tuple(plans)
+
+
+def shown(record: PhaseRecord) -> Shown:
+    """What a finished phase showed."""
+    return Shown(record.name, record.learned, record.losses.val_end)
+
+
+def gate_verdicts(
+    record: PhaseRecord,
+    phase: PhaseConfig,
+    earlier: Sequence[Shown],
+    baselines: Mapping[str, Scores],
+) -> tuple[Verdict, ...]:
+    """A finished phase's gate as it is asked for now; what stood once stands."""
+    found = verdicts(phase.gate, shown(record), earlier, baselines)
+    return standing(found, record.verdicts)
+
+
+def _still_to_do(
+    trained: TrainedRecord,
+    phase: PhaseConfig,
+    earlier: Sequence[Shown],
+    baselines: Mapping[str, Scores],
+) -> str:
+    if trained.learned is None:
+        return "trained, to be examined and fused"
+    own = Shown(phase.name, trained.learned, trained.losses.val_end)
+    found = standing(verdicts(phase.gate, own, earlier, baselines), trained.verdicts)
+    if short := failures(found):
+        return f"trained, but its gate refuses it: {'; '.join(short)}"
+    return "trained, to be fused"
 
 
 def starts_from(record: PhaseRecord, curriculum: Curriculum, base: dict[str, Any]) -> bool:
@@ -129,7 +179,6 @@ def _decide(
     inputs: PhaseInputs,
     previous: str | None,
     rerun: str | None,
-    bar: FuseConfig,
 ) -> tuple[Action, str]:
     if record is None:
         return "train", "not trained yet"
@@ -140,8 +189,6 @@ def _decide(
         return "train", f"builds on {rerun}, which is trained anew"
     if record.inputs.parent != inputs.parent:
         return "train", f"builds on {previous}, which was trained anew"
-    if under := shortfalls(record.receipt, bar):
-        return "stop", f"its fuse is under the bar: {under[0]}"
     return "reuse", "unchanged"
 
 

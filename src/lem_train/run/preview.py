@@ -14,7 +14,7 @@ import numpy as np
 from ..curriculum.schema import BaseConfig, Curriculum, PhaseConfig
 from ..data.batch import choose_padding, training_order
 from ..data.jsonl import PhaseData
-from ..data.tokenize import ChatTokenizer, Tokenized
+from ..data.tokenize import NO_LIMIT, ChatTokenizer, Tokenized
 from ..errors import DataError, WeightsError
 from ..weights.folder import Config, read_config, tensor_specs, text_config
 from .base import code_allowed
@@ -36,8 +36,6 @@ from .store import read_phase
 
 if TYPE_CHECKING:
     from .phase import Rows
-
-_NO_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _tokenize(
     """Every row, however long: what `overlong` would do is told, not done."""
     from .phase import prepare_all
 
-    unlimited = {"max_tokens": _NO_LIMIT, "overlong": "drop"}
+    unlimited = {"max_tokens": NO_LIMIT, "overlong": "drop"}
     phases = [plan.config.model_copy(update=unlimited) for plan in prepared.plans]
     return prepare_all(phases, data, prepared.kernel, chat)
 

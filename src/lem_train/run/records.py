@@ -14,8 +14,11 @@ from ..weights.verify import FuseReceipt
 TRAINER_VERSION = 1
 
 
+# Part of what says whether two scores compare. Raise it when the same text scores otherwise.
+SCORER_VERSION = 1
+
 # Of the records' form. A newer lem reads older ones only where it says so.
-RECORD_VERSION: Literal[2] = 2
+RECORD_VERSION: Literal[3] = 3
 
 
 class _Record(BaseModel):
@@ -79,7 +82,7 @@ class CheckpointRecord(_Record):
     """A state between two updates of a phase. `val_loss`: of a validation right there; `seconds`:
     spent on the phase so far; `files`: sha256 by name."""
 
-    record_version: Literal[2] = RECORD_VERSION
+    record_version: Literal[3] = RECORD_VERSION
     fingerprint: str
     update: int
     iteration: int
@@ -88,10 +91,56 @@ class CheckpointRecord(_Record):
     files: dict[str, str]
 
 
+class Scores(_Record):
+    """Means over a model's answers to the probes, by measure. `probes`: sha256 of the probes and
+    of how they are answered: scores compare only where it is the same; `answers`: of the file that
+    holds the answers, with the scores of each."""
+
+    probes: str
+    means: dict[str, float]
+    answers: str
+
+
+class WithKernel(_Record):
+    """What a phase scores, and the loss of its validation rows, under some form of the kernel."""
+
+    means: dict[str, float]
+    val_loss: float
+
+
+class Learned(_Record):
+    """What a trained phase shows before its fuse.
+
+    `val_losses`: of every phase so far, by name: how well its validation rows are still known, the
+    own phase last; a row of the forgetting matrix. `biting_point`: with the whole `kernel`, with
+    `none` and with a `shuffled` one, where the phase asks for it.
+    """
+
+    scores: Scores | None = None
+    val_losses: dict[str, float] = {}
+    biting_point: dict[Literal["kernel", "none", "shuffled"], WithKernel] | None = None
+
+
+class Verdict(_Record):
+    """A requirement of a gate, held against what was measured; None: it was not measured.
+    `accepted`: why the user goes on though it failed."""
+
+    requirement: str
+    value: float | None
+    bound: float | None
+    passed: bool
+    accepted: str | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the phase may go on."""
+        return self.passed or self.accepted is not None
+
+
 class TrainedRecord(_Record):
     """A trained phase that is not fused yet; see PhaseRecord."""
 
-    record_version: Literal[2] = RECORD_VERSION
+    record_version: Literal[3] = RECORD_VERSION
     fingerprint: str
     way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
@@ -99,6 +148,8 @@ class TrainedRecord(_Record):
     skipped_updates: int = 0
     adapter: dict[str, str]
     metrics: str
+    learned: Learned | None = None
+    verdicts: tuple[Verdict, ...] = ()
     seconds: float
     peak_memory: int
 
@@ -110,9 +161,10 @@ class PhaseRecord(_Record):
     update, 0 where rows ran whole.
     `adapter` and `fused`: sha256 by file name; `metrics`: of metrics.jsonl. Fused weights that
     `keep` let go of have their hashes here still: they can be rebuilt, and checked.
+    `verdicts`: of its gate, when it was fused or accepted.
     """
 
-    record_version: Literal[2] = RECORD_VERSION
+    record_version: Literal[3] = RECORD_VERSION
     index: int
     name: str
     fingerprint: str
@@ -126,6 +178,8 @@ class PhaseRecord(_Record):
     way: Literal["whole", "gathered", "shared"] = "whole"
     shared_prefix: int = 0
     losses: Losses
+    learned: Learned = Learned()
+    verdicts: tuple[Verdict, ...] = ()
     receipt: FuseReceipt
     metrics: str
     adapter: dict[str, str]
@@ -146,15 +200,17 @@ class BaseFile(_Record):
 
 
 class RunRecord(_Record):
-    """The run as a whole: what it starts from."""
+    """The run as a whole: what it starts from. `baselines`: what the base scores, bare and with
+    the `kernel`, before anything is taught."""
 
-    record_version: Literal[2] = RECORD_VERSION
+    record_version: Literal[3] = RECORD_VERSION
     name: str
     base: dict[str, Any]
     base_files: dict[str, BaseFile] = {}
     dtype: str = Field(pattern="^(bfloat16|float16|float32)$")
     seed: int
     curriculum: dict[str, Any]
+    baselines: dict[str, Scores] = {}
 
 
 def installed_versions() -> Versions:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..curriculum.schema import Curriculum, Keep, PhaseConfig
+from ..curriculum.schema import Curriculum, Keep, PhaseConfig, ScoringConfig, Wrap
 from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, GateError, RunError, WeightsError, listing
 from ..files import discard
+from ..hashing import sha256_file, sha256_json
+from .accept import Acceptance, put_on_record
 from .base import (
     base_folder,
     base_identity,
@@ -22,12 +24,14 @@ from .base import (
     local_base,
 )
 from .checkpoints import tidy
-from .events import OnEvent, RunFinished, RunPlanned
+from .events import Baseline, OnEvent, RunFinished, RunPlanned, Stage
+from .gates import unmeasured
 from .interrupt import Interrupts
-from .plan import PhasePlan, plan_phases, until
-from .records import BaseFile, PhaseRecord, RunRecord
+from .plan import PhasePlan, plan_phases, shown, until
+from .records import SCORER_VERSION, BaseFile, PhaseRecord, RunRecord, Scores
 from .space import Parent, adapter_bytes, disk_error, refuse_without_room, run_bytes
 from .store import (
+    BASELINES_FOLDER,
     TRAINED_RECORD,
     checked_adapter,
     hashes_of,
@@ -42,6 +46,7 @@ from .store import (
 if TYPE_CHECKING:
     from ..weights.base import Base
     from .phase import Lineage
+    from .scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Prepared:
     kernel: Kernel | None
     base: dict[str, Any]
     base_files: dict[str, BaseFile]
+    probes: str | None
+    baselines: dict[str, Scores]
 
 
 def prepare(curriculum: Curriculum, run: Path, online: bool) -> Prepared:
@@ -64,8 +71,26 @@ def prepare(curriculum: Curriculum, run: Path, online: bool) -> Prepared:
     identity, files = base_identity(curriculum.base, record.base_files if record else {}, online)
     kernel = load_kernel(curriculum.kernel) if curriculum.kernel else None
     hashes = [data_sha256(phase.data) for phase in curriculum.phases]
-    plans = plan_phases(curriculum, run, identity, kernel, hashes)
-    return Prepared(plans, kernel, identity, files)
+    probes = probes_sha256(curriculum.scoring, kernel) if curriculum.scoring else None
+    baselines = record.baselines if record and record.base == identity else {}
+    plans = plan_phases(curriculum, run, identity, kernel, hashes, baselines)
+    return Prepared(plans, kernel, identity, files, probes, baselines)
+
+
+def probes_sha256(scoring: ScoringConfig, kernel: Kernel | None) -> str:
+    """What scores must have in common to compare: probes, length of answers, what is stripped from
+    them, and how they are scored. Raises DataError for a file that cannot be read."""
+    problems: list[str] = []
+    files = []
+    for path in scoring.files.values():
+        try:
+            files.append(sha256_file(path))
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+    if problems:
+        raise DataError(listing("the probes cannot be used:", problems))
+    stripped = kernel.sha256("sandwich") if kernel else None
+    return sha256_json([SCORER_VERSION, scoring.max_tokens, stripped, files])
 
 
 def train_curriculum(
@@ -75,22 +100,27 @@ def train_curriculum(
     until_phase: str | None = None,
     trust_remote_code: bool = False,
     interrupts: Interrupts | None = None,
+    accept: Acceptance | None = None,
 ) -> None:
     """Train what the records don't cover, phase by phase; see `run_phase` for each.
 
     Everything that can be wrong with the rows is found before a model is loaded. A run that was
     broken off, wherever that was, goes on and ends with the bits it would have had. A base's own
-    code is run only if `trust_remote_code` and the curriculum allow it.
+    code is run only if `trust_remote_code` and the curriculum allow it. `accept`: first put on
+    record that a phase may go on though its gate refuses it.
 
     Raises:
+        GateError: a phase is under its gate, or its fuse under the bar.
         Interrupted: a signal came, and `interrupts` is armed.
         RunError: another process is writing here; the disk is full, or fails.
     """
     start = time.perf_counter()
+    if accept is not None:
+        put_on_record(accept, prepare(curriculum, run, online=True), run)
     prepared, plans = _planned(curriculum, run, until_phase)
     trained = sum(plan.action == "train" for plan in plans)
     if trained:
-        data = read_all([plan.config for plan in plans if plan.action == "train"])
+        data = read_all([plan.config for plan in plans])
         with writing(run):
             if _planned(curriculum, run, until_phase)[1] != plans:
                 raise RunError(
@@ -115,9 +145,27 @@ def _planned(
     prepared = prepare(curriculum, run, online=True)
     plans = until(prepared.plans, until_phase)
     if stopped := [f"{p.config.name}: {p.reason}" for p in plans if p.action == "stop"]:
-        advice = "lower the bar, or change the phase; nothing was trained or removed"
+        advice = (
+            "lower the bar, change the phase, or accept what a gate refuses with --accept PHASE "
+            '--reason "why"; nothing was trained or removed'
+        )
         raise GateError(listing("finished phases are under the bar:", [*stopped, advice]))
+    _refuse_unmeasured(prepared, plans)
     return prepared, plans
+
+
+def _refuse_unmeasured(prepared: Prepared, plans: Sequence[PhasePlan]) -> None:
+    """A gate that could not be held, told before anything is trained for it."""
+    finished = [shown(_record(plan)) for plan in plans if plan.action == "reuse"]
+    problems = [
+        f"gate of {plan.config.name}: {problem}"
+        for plan in plans
+        if plan.action == "train"
+        for problem in unmeasured(plan.config.gate, prepared.probes, finished)
+    ]
+    if problems:
+        advice = "put the probes back, or ask for a number or more than a baseline"
+        raise GateError(listing("gates that could not be held:", [*problems, advice]))
 
 
 def _catch_up(
@@ -127,7 +175,8 @@ def _catch_up(
     is kept, or where its files lie. And the run may have died right after its last record."""
     before = read_run(run)
     files = prepared.base_files or (before.base_files if before else {})
-    record = _run_record(curriculum, prepared, _record(prepared.plans[0]).receipt.dtype, files)
+    dtype = _record(prepared.plans[0]).receipt.dtype
+    record = _run_record(curriculum, prepared, dtype, files, prepared.baselines)
     untidy = [plan for plan in plans if (plan.folder / TRAINED_RECORD).exists()]
     let_go = [
         plan for plan in _not_kept(plans, curriculum.fuse.keep) if (plan.folder / "fused").exists()
@@ -185,7 +234,16 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     from ..weights.base import open_base, refuse_not_finite
     from ..weights.chat import load_chat_tokenizer
     from ..weights.lineage import Delta, hand_over_dtype, read_delta
-    from .phase import Lineage, prepare_all, refuse_misfits, rows_at_once, run_phase
+    from .exam import Earlier, Exam
+    from .phase import (
+        Lineage,
+        prepare_all,
+        prepare_valid,
+        refuse_misfits,
+        rows_at_once,
+        run_phase,
+    )
+    from .scoring import prepare_scoring
 
     curriculum, plans = job.curriculum, job.plans
     maybe_set_recommended_wired_limit()  # Metal keeps a model that nearly fills memory resident
@@ -193,7 +251,11 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
     trust = code_allowed(curriculum.base, folder, job.trust_remote_code)
     chat = load_chat_tokenizer(folder, trust)
     to_train = [plan.config for plan in plans if plan.action == "train"]
-    rows = prepare_all(to_train, job.data, job.prepared.kernel, chat)
+    kernel = job.prepared.kernel
+    rows = prepare_all(to_train, job.data, kernel, chat)
+    scoring = None
+    if curriculum.scoring is not None and job.prepared.probes is not None:
+        scoring = prepare_scoring(curriculum.scoring, chat, kernel, job.prepared.probes)
     base = open_base(folder, trust)
     refuse_misfits(base, to_train)
     before = read_run(job.run)
@@ -207,27 +269,72 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         for plan in plans
         if plan.action == "reuse"
     }
-    write_run(job.run, _run_record(curriculum, job.prepared, dtype, files))
+    record = _run_record(curriculum, job.prepared, dtype, files, job.prepared.baselines)
+    write_run(job.run, record)
+    if scoring is not None and _to_score(record, scoring):
+        baselines = _baselines(job.run, folder, trust, scoring, emit, interrupts)
+        record = record.model_copy(update={"baselines": baselines})
+        write_run(job.run, record)
+    earlier: tuple[Earlier, ...] = ()
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
     for number, plan in enumerate(plans):
         lineage = Lineage(base, deltas, weights, dtype, curriculum.seed)
         if plan.action == "reuse":
             tidy(plan.folder, _record(plan))  # it may have died right after its record
+            valid = prepare_valid(plan.config, job.data[plan.config.name], kernel, chat)
+            earlier = (*earlier, Earlier(plan.config, valid, shown(_record(plan))))
             deltas = (*deltas, reused[number])
             weights, trusted = plan.folder / "fused", False
             continue
         if not trusted:
             _restore_fused(plans[number - 1], lineage)
         name = plan.config.name
-        _, delta = run_phase(
-            plan, rows[name], lineage, curriculum.fuse, at_once[name], emit, interrupts
+        exam = Exam(scoring, record.baselines, earlier)
+        done, delta = run_phase(
+            plan, rows[name], lineage, exam, curriculum.fuse, at_once[name], emit, interrupts
         )
+        earlier = (*earlier, Earlier(plan.config, rows[name].valid, shown(done)))
         deltas = (*deltas, delta)
         weights, trusted = plan.folder / "fused", True
         if curriculum.fuse.keep != "all":
             _let_go(plans[:number])  # the phase stands, and what it was built on has served
     _let_go(_not_kept(plans, curriculum.fuse.keep))
+
+
+def _to_score(record: RunRecord, scoring: Scoring) -> bool:
+    """Whether the baselines are missing, or of other probes."""
+    names = ["base", "kernel"] if scoring.kernel else ["base"]
+    known = {name: scores.probes for name, scores in record.baselines.items()}
+    return known != dict.fromkeys(names, scoring.sha256)
+
+
+def _baselines(
+    run: Path,
+    folder: Path,
+    trust_remote_code: bool,
+    scoring: Scoring,
+    emit: OnEvent,
+    interrupts: Interrupts,
+) -> dict[str, Scores]:
+    """What the base scores before anything is taught: bare, and with the kernel."""
+    from ..weights.io import load_model
+    from .scoring import answer, record_scores
+
+    emit(Stage("base", f"answers {len(scoring.probes)} probes"))
+    model = load_model(folder, trust_remote_code=trust_remote_code)
+    baselines = {}
+    for name, wrap in _BASELINE_WRAPS.items():
+        if name == "base" or scoring.kernel is not None:
+            with interrupts.deferred():
+                found = answer(model, scoring, scoring.kernel, wrap, interrupts.check)
+            file = run / BASELINES_FOLDER / f"{name}.jsonl"
+            baselines[name] = record_scores(file, scoring, *found)
+            emit(Baseline(name, baselines[name]))
+    return baselines
+
+
+_BASELINE_WRAPS: dict[str, Wrap] = {"base": "none", "kernel": "sandwich"}
 
 
 def _discard_unknown_base(curriculum: Curriculum, run: Path) -> None:
@@ -302,7 +409,11 @@ def _let_go(plans: Sequence[PhasePlan]) -> None:
 
 
 def _run_record(
-    curriculum: Curriculum, prepared: Prepared, dtype: str, files: dict[str, BaseFile]
+    curriculum: Curriculum,
+    prepared: Prepared,
+    dtype: str,
+    files: dict[str, BaseFile],
+    baselines: dict[str, Scores],
 ) -> RunRecord:
     return RunRecord(
         name=curriculum.name,
@@ -311,6 +422,7 @@ def _run_record(
         dtype=dtype,
         seed=curriculum.seed,
         curriculum=_with_absolute_paths(curriculum.model_dump(mode="json")),
+        baselines=baselines,
     )
 
 
@@ -322,8 +434,13 @@ def _with_absolute_paths(fields: dict[str, Any]) -> dict[str, Any]:
 
     base = fields["base"] | {"path": absolute(fields["base"]["path"])}
     kernel = fields["kernel"] and {k: absolute(path) for k, path in fields["kernel"].items()}
+    scoring = fields["scoring"] and {
+        **fields["scoring"],
+        "probes": [absolute(path) for path in fields["scoring"]["probes"]],
+        "capability": absolute(fields["scoring"]["capability"]),
+    }
     phases = [
         {**phase, "data": {k: [absolute(p) for p in paths] for k, paths in phase["data"].items()}}
         for phase in fields["phases"]
     ]
-    return {**fields, "base": base, "kernel": kernel, "phases": phases}
+    return {**fields, "base": base, "kernel": kernel, "scoring": scoring, "phases": phases}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import mlx.nn as nn
 
@@ -12,7 +13,14 @@ from ..files import move_folder, named, partial_folder, write_atomic
 from ..train.checkpoint import read_state, state_bytes, write_state
 from ..train.loop import validation_due
 from ..train.lora import Adapters
-from ..train.metrics import METRICS_FILE, Metrics, ValMetrics, to_jsonl, updates_done
+from ..train.metrics import (
+    METRICS_FILE,
+    Metrics,
+    ScoreMetrics,
+    ValMetrics,
+    to_jsonl,
+    updates_done,
+)
 from ..train.optim import start_optimizer
 from .checkpoints import latest, let_go
 from .events import OnEvent, Resumed, Saved, Stage
@@ -49,7 +57,6 @@ class Session:
         self._started = time.perf_counter() - (record.seconds if record else 0)
         self._saved_update, self._saved_at = record.update if record else 0, time.monotonic()
         self._saved = self.seen[-1] if self.seen else None
-        self._best = min(self._val_losses(), default=math.inf)
 
     @property
     def update(self) -> int:
@@ -66,7 +73,24 @@ class Session:
     def between_updates(self) -> bool:
         """Whether the state is whole: no metrics of an update are still to come."""
         last = self.seen[-1]
-        return isinstance(last, ValMetrics) or updates_done(last) is not None
+        return isinstance(last, ValMetrics | ScoreMetrics) or updates_done(last) is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether a checkpoint is due after the last metrics."""
+        config, last = self._plan.config.checkpoint, self.seen[-1]
+        update, updates = self.update, self._plan.config.updates
+        if isinstance(last, ValMetrics):
+            better = last.val_loss < min(_val_losses(self.seen[:-1]), default=math.inf)
+        elif not self.between_updates or validation_due(self._plan.config, update):
+            return False  # in the middle of a window, or soon to be saved with its validation
+        else:
+            better = False
+        return update not in (0, updates) and (  # the last one's adapter is written next
+            better
+            or update - self._saved_update >= config.every_updates
+            or time.monotonic() - self._saved_at >= 60 * config.every_minutes
+        )
 
     def report(self, metrics: Metrics) -> None:
         """Take note of metrics, and write them to the phase's metrics.jsonl."""
@@ -74,22 +98,6 @@ class Session:
         file = self._plan.folder / METRICS_FILE
         with named(file), file.open("a") as lines:
             lines.write(to_jsonl([metrics]))
-
-    def save_if_due(self) -> None:
-        """Save if a checkpoint is due after the last metrics."""
-        config, last = self._plan.config.checkpoint, self.seen[-1]
-        update, updates = self.update, self._plan.config.updates
-        better = False
-        if isinstance(last, ValMetrics):
-            better, self._best = last.val_loss < self._best, min(last.val_loss, self._best)
-        elif not self.between_updates or validation_due(self._plan.config, update):
-            return  # in the middle of a window, or soon to be saved with its validation
-        if update not in (0, updates) and (  # the last one's adapter is written next
-            better
-            or update - self._saved_update >= config.every_updates
-            or time.monotonic() - self._saved_at >= 60 * config.every_minutes
-        ):
-            self.save()
 
     def save(self) -> None:
         """Save the state after the last update, unless it is saved or there was none; and let go
@@ -112,7 +120,7 @@ class Session:
             fingerprint=self._plan.fingerprint,
             update=update,
             iteration=last.iteration,
-            val_loss=last.val_loss if isinstance(last, ValMetrics) else None,
+            val_loss=self._val_loss_here(),
             seconds=self.seconds,
             files=hashes_of(partial),
         )
@@ -121,6 +129,15 @@ class Session:
         self._saved_update, self._saved_at, self._saved = update, time.monotonic(), last
         let_go(folder, self._plan.config.checkpoint)
         self._emit(Saved(self._plan.config.name, update, last.iteration))
+
+    def _val_loss_here(self) -> float | None:
+        """Of a validation after the last update."""
+        for metrics in reversed(self.seen):
+            if isinstance(metrics, ValMetrics):
+                return metrics.val_loss
+            if not isinstance(metrics, ScoreMetrics):
+                break
+        return None
 
     def save_before_stopping(self) -> str:
         """Save what is worth it, and say where the phase stands. That the disk is full is not why
@@ -136,5 +153,6 @@ class Session:
             return f"before the first update that could be saved{lost}"
         return f"after update {self._saved_update} of {updates}, which is saved{lost}"
 
-    def _val_losses(self) -> list[float]:
-        return [m.val_loss for m in self.seen if isinstance(m, ValMetrics)]
+
+def _val_losses(metrics: Iterable[Metrics]) -> list[float]:
+    return [m.val_loss for m in metrics if isinstance(m, ValMetrics)]

@@ -4,11 +4,13 @@ runs/<name>/
   run.json                 what the run starts from
   lock                     who is writing; the lock itself is the system's
   base-<arch>-<seed>/      the tiny base, where the curriculum asks for one
+  baselines/               base.jsonl and kernel.jsonl: what the base answers to the probes
   NN-<phase>/phase.json    written last; without it the phase did not happen
              trained.json  written before the fuse: a fuse that is refused costs no training
              checkpoints/  update-NNNNNN/: states to go on from
              adapter/      the phase's LoRA factors, float32, in mlx-lm's format
-             metrics.jsonl one line an iteration, one a validation
+             metrics.jsonl one line an iteration, one a validation, one each time it is scored
+             answers.jsonl what the trained phase answers to the probes, and what that scores
              fused/        base + Σ deltas, a complete Hugging Face folder
 
 A record holds its own sha256 last, and those of the files that it vouches for. What is being
@@ -40,6 +42,7 @@ _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 RUN_RECORD, PHASE_RECORD, TRAINED_RECORD = "run.json", "phase.json", "trained.json"
 CHECKPOINT_RECORD = "checkpoint.json"
+ANSWERS_FILE, BASELINES_FOLDER = "answers.jsonl", "baselines"
 _PHASE_FOLDERS = "[0-9][0-9]*-*"
 
 
@@ -137,7 +140,7 @@ def begin_phase(folder: Path) -> Path:
     for name in (PHASE_RECORD, TRAINED_RECORD):
         remove(folder / name)
     sync(folder)  # no power cut may bring a record back to a folder without its files
-    for name in (METRICS_FILE, "checkpoints", "adapter", "fused"):
+    for name in (METRICS_FILE, ANSWERS_FILE, "checkpoints", "adapter", "fused"):
         remove(folder / name)
     return folder
 

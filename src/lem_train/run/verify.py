@@ -16,8 +16,10 @@ from ..hashing import sha256_file, sha256_json
 from ..train.metrics import METRICS_FILE
 from .base import local_base
 from .plan import starts_from
-from .records import CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
+from .records import CheckpointRecord, Learned, PhaseRecord, RunRecord, TrainedRecord
 from .store import (
+    ANSWERS_FILE,
+    BASELINES_FOLDER,
     CHECKPOINT_RECORD,
     PHASE_RECORD,
     RUN_RECORD,
@@ -57,6 +59,7 @@ def verify_run(run: Path, on_file: Callable[[Path], None] = lambda path: None) -
     check = _Check(run, record, on_file)
     check.record(run / RUN_RECORD, record)
     check.base(curriculum)
+    check.baselines()
     busy = writer(run)
     if busy:
         check.found.notes.append(f"{busy} is writing here: unfinished phases are not checked")
@@ -96,6 +99,12 @@ class _Check:
         hashes = {name: file.sha256 for name, file in self._record.base_files.items()}
         self._files(folder, hashes, alone=curriculum.base.tiny is not None and bool(hashes))
 
+    def baselines(self) -> None:
+        """What the base answered to the probes."""
+        scores = self._record.baselines.items()
+        hashes = {f"{name}.jsonl": found.answers for name, found in scores}
+        self._files(self._run / BASELINES_FOLDER, hashes, alone=bool(hashes))
+
     def kernel(self, curriculum: Curriculum) -> Kernel | None:
         """The kernel as it is now."""
         if curriculum.kernel is None:
@@ -123,7 +132,7 @@ class _Check:
         self._files(folder / "adapter", record.adapter, alone=True)
         if (folder / "fused").exists():
             self._files(folder / "fused", record.fused, alone=True)
-        self._files(folder, {METRICS_FILE: record.metrics})
+        self._files(folder, {METRICS_FILE: record.metrics} | _answers(record.learned))
         self._checkpoints(folder)
         self._data(config, record)
         if kernel is not None and kernel.sha256(config.wrap) != record.inputs.kernel:
@@ -157,7 +166,7 @@ class _Check:
         trained = self._read(folder / TRAINED_RECORD, folder, read_trained)
         if trained is not None:
             self._files(folder / "adapter", trained.adapter, alone=True)
-            self._files(folder, {METRICS_FILE: trained.metrics})
+            self._files(folder, {METRICS_FILE: trained.metrics} | _answers(trained.learned))
         elif there := [name for name in ("adapter", "fused") if (folder / name).exists()]:
             self.found.problems.append(
                 f"{folder}: expected {PHASE_RECORD} or {TRAINED_RECORD} beside "
@@ -224,3 +233,7 @@ class _Check:
 
     def _differs(self, path: Path, expected: str, got: str = "something else") -> None:
         self.found.problems.append(f"{path}: expected {expected}, got {got}")
+
+
+def _answers(learned: Learned | None) -> dict[str, str]:
+    return {ANSWERS_FILE: learned.scores.answers} if learned and learned.scores else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.nn as nn
@@ -43,12 +43,14 @@ def answer_all(
     batch_size: int,
     kernel: Kernel | None = None,
     wrap: Wrap = "none",
+    check: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
     """Greedy answers of at most `max_tokens` tokens, in the order of `prompts`.
 
     Args:
         batch_size: answers that are written at a time.
         kernel: what `wrap` puts round the prompts, as round rows in training.
+        check: called before every token; what it raises ends it all.
 
     Raises:
         DataError: prompts that cannot be wrapped, rendered or tokenised; all are listed.
@@ -56,7 +58,8 @@ def answer_all(
     asked = tokenize_prompts(chat, prompts, kernel, wrap)
     # Prompts of one length side by side: a batch is padded to its longest.
     order = sorted(range(len(asked)), key=lambda at: len(asked[at]))
-    written = generate(model, [asked[at] for at in order], chat.stop_ids, max_tokens, batch_size)
+    ordered = [asked[at] for at in order]
+    written = generate(model, ordered, chat.stop_ids, max_tokens, batch_size, check=check)
     by_place = dict(zip(order, written, strict=True))
     return [_answer(prompt, by_place[at], chat, max_tokens) for at, prompt in enumerate(prompts)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,11 +77,12 @@ def answer_probes(
     batch_size: int,
     kernel: Kernel | None = None,
     wrap: Wrap = "none",
+    check: Callable[[], None] = lambda: None,
 ) -> Answered:
     """Greedy answers and their scores. `kernel` is wrapped round the prompts as `wrap` says; it is
     stripped before scoring, and its leaks are counted, however that is."""
     prompts: list[Prompt] = [probe.prompt for probe in probes]
-    answers = answer_all(model, chat, prompts, max_tokens, batch_size, kernel, wrap)
+    answers = answer_all(model, chat, prompts, max_tokens, batch_size, kernel, wrap, check)
     exchanges = tuple(
         Exchange(probe.id, probe.prompt, answer.text)
         for probe, answer in zip(probes, answers, strict=True)
@@ -117,12 +118,13 @@ def ask(
     questions: Sequence[CapabilityProbe],
     max_tokens: int,
     batch_size: int,
+    check: Callable[[], None] = lambda: None,
 ) -> float | None:
     """The share of questions that a model answers right; None where there are none."""
     if not questions:
         return None
     prompts: list[Prompt] = [question.prompt for question in questions]
-    answers = answer_all(model, chat, prompts, max_tokens, batch_size)
+    answers = answer_all(model, chat, prompts, max_tokens, batch_size, check=check)
     return share(questions, [answer.text for answer in answers])
 
 

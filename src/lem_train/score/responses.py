@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from ..data.jsonl import (
     MAX_ROW_BYTES,
@@ -94,6 +95,11 @@ def score_all(exchanges: Sequence[Exchange], kernel: Kernel | None = None) -> li
         return list(pool.map(one, exchanges, chunksize=_CHUNK))
 
 
+def means(scores: Sequence[Score]) -> dict[str, float]:
+    """The mean of each measure."""
+    return {name: sum(map(of, scores)) / len(scores) for name, of in MEASURES.items()}
+
+
 def summary(scores: Sequence[Score]) -> dict[str, Interval]:
     """The mean of each measure with its 95 % bootstrap interval."""
     return {name: mean_interval([of(s) for s in scores]) for name, of in MEASURES.items()}
@@ -149,6 +155,27 @@ def compare(
     moves.sort(key=lambda move: (-abs(move.change), move.before.id))
     alone = sorted(first.keys() ^ second.keys())
     return Comparison(differences, tuple(moves), tuple(alone))
+
+
+def to_jsonl(exchanges: Sequence[Exchange], scores: Sequence[Score]) -> str:
+    """A line for each response with its scores; `read_exchanges` reads them again."""
+    rows = (
+        {"id": e.id, "prompt": e.prompt, "response": e.response, "scores": score_json(s)}
+        for e, s in zip(exchanges, scores, strict=True)
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def score_json(score: Score) -> dict[str, Any]:
+    """One response's scores, as a line of JSONL holds them."""
+    return {
+        "grammar": score.composite,
+        **asdict(score.delta),
+        "heuristic": score.heuristic.composite,
+        "leaks": score.leaks,
+        "signals": asdict(score.signals),
+        "dimensions": asdict(score.heuristic),
+    }
 
 
 def read_exchanges(paths: Sequence[Path]) -> list[Exchange]:

@@ -42,6 +42,8 @@ def _recomputing(call: Any) -> Any:
     """
 
     def __call__(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not layer.training:  # nothing comes back; and answers fill caches that are not ours
+            return call(layer, *args, **kwargs)
         cache = next((a for a in (*args, *kwargs.values()) if isinstance(a, _CACHES)), None)
 
         def inner(trainable: Any, arrays: Any, x: mx.array) -> Any:

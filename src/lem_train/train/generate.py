@@ -25,6 +25,7 @@ def generate(
     max_tokens: int,
     batch_size: int,
     sampler: Sampler | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
     """Token ids that follow each prompt, without the stop token, in the order of `prompts`.
 
@@ -34,6 +35,7 @@ def generate(
     Args:
         prompts: token ids, at least one each.
         max_tokens: of an answer; `batch_size` answers are written at a time.
+        check: called before every step; what it raises ends it all.
     """
     was_training = model.training
     model.eval()
@@ -53,6 +55,7 @@ def generate(
         uids = generator.insert(rest, [max_tokens] * len(prompts), caches=caches)
         answers: dict[int, list[int]] = {uid: [] for uid in uids}
         while responses := generator.next_generated():
+            check()
             for response in responses:
                 if response.finish_reason != "stop":
                     answers[response.uid].append(response.token)

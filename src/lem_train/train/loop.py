@@ -26,7 +26,15 @@ from .evaluate import evaluate
 from .gradients import summed_gradients
 from .lora import set_dropout_keys
 from .loss import Forward, choose_forward
-from .metrics import Metrics, SkippedUpdate, TrainMetrics, ValMetrics, updates_done
+from .metrics import (
+    Metrics,
+    ScoreMetrics,
+    SkippedUpdate,
+    TrainingMetrics,
+    TrainMetrics,
+    ValMetrics,
+    updates_done,
+)
 from .optim import global_norm, learning_rate, scaled, start_optimizer
 from .prefix import LEAST_PREFIX, shared_prefix_length
 
@@ -80,7 +88,7 @@ def train(
     optimizer: optim.Optimizer | None = None,
     done: Sequence[Metrics] = (),
     check: Callable[[], None] = lambda: None,
-) -> Iterator[Metrics]:
+) -> Iterator[TrainingMetrics]:
     """Train the model's adapters (see `add_adapters`) as `phase` says, in place.
 
     At most `rows_at_once` rows of a micro-batch are in memory together, by default all; what is
@@ -134,7 +142,7 @@ def train(
         return ValMetrics(iteration, val_loss, time.perf_counter() - start)
 
     finished = max((updates_done(metrics) or 0 for metrics in done), default=0)
-    validated = bool(done) and isinstance(done[-1], ValMetrics)
+    validated = bool(done) and isinstance(done[-1], ValMetrics | ScoreMetrics)
     if validation_due(phase, finished) and not validated:
         yield validate(done[-1].iteration if done else 0)
     model.train()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 METRICS_FILE = "metrics.jsonl"
+_COMPARED = ("train_loss", "val_loss", "over_base", "over_previous")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,32 @@ class SkippedUpdate:
     seconds: float
 
 
-Metrics = TrainMetrics | ValMetrics | SkippedUpdate
+@dataclass(frozen=True)
+class ScoreMetrics:
+    """What the model answers to the probes after `iteration` iterations, scored.
+
+    `scores`: means by measure; `train_loss`: mean over the iterations since the scores before;
+    `val_loss`: of the last validation; `over_base`, `over_previous`: grammar above that of the
+    bare base, and of the scores before in this phase; None where there is nothing to compare.
+    """
+
+    iteration: int
+    scores: dict[str, float]
+    train_loss: float | None
+    val_loss: float | None
+    over_base: float | None
+    over_previous: float | None
+    seconds: float
+
+
+TrainingMetrics = TrainMetrics | ValMetrics | SkippedUpdate
+Metrics = TrainingMetrics | ScoreMetrics
 
 
 def updates_done(metrics: Metrics) -> int | None:
     """How many updates are done once `metrics` is reported; None in the middle of a window, and
-    for a validation, which comes after its update."""
-    return None if isinstance(metrics, ValMetrics) else metrics.update
+    for a validation and scores, which come after their update."""
+    return None if isinstance(metrics, ValMetrics | ScoreMetrics) else metrics.update
 
 
 def to_jsonl(metrics: Iterable[Metrics]) -> str:
@@ -70,6 +90,8 @@ def from_jsonl(text: str) -> Sequence[Metrics]:
 
 
 def _metrics(row: dict[str, object]) -> Metrics:
+    if "scores" in row:
+        return ScoreMetrics(**dict.fromkeys(_COMPARED) | row)  # type: ignore[arg-type]
     if "val_loss" in row:
         return ValMetrics(**row)  # type: ignore[arg-type]
     if "skipped" in row:
