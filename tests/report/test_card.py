@@ -11,11 +11,14 @@ import yaml
 from lem_train.report.card import model_card
 from lem_train.run.fuse import Fused
 from lem_train.run.records import (
+    Learned,
     Losses,
     PhaseInputs,
     PhaseRecord,
     RowCounts,
     RunRecord,
+    Scores,
+    Verdict,
     Versions,
 )
 from lem_train.weights.survival import Survival
@@ -157,3 +160,34 @@ def test_the_card_tells_nothing_of_the_machine() -> None:
     card = made()
     for secret in ("macOS-15", "Device(gpu", "2026-01-01"):
         assert secret not in card
+
+
+def test_scores_forgetting_and_gates_stand_in_the_card_as_recorded() -> None:
+    def learned(grammar: float, **losses: float) -> Learned:
+        means = {"grammar": grammar, "sycophancy": 0.25}
+        found = Scores(probes="p", means=means, answers="a")
+        return Learned(scores=found, val_losses=losses)
+
+    failed = Verdict(requirement="grammar >= 40", value=31.5, bound=40.0, passed=False)
+    ethics = phase(0, "ethics", "sandwich").model_copy(
+        update={"learned": learned(30.5, ethics=1.5)}
+    )
+    zen = phase(1, "zen", "none").model_copy(
+        update={
+            "learned": learned(31.5, ethics=1.75, zen=1.5),
+            "verdicts": (failed.model_copy(update={"accepted": "good enough"}),),
+        }
+    )
+    base = Scores(probes="p", means={"grammar": 20.0, "sycophancy": 0.5}, answers="a")
+    run = RunRecord(
+        name="pico", base=TINY, dtype="bfloat16", seed=42, curriculum={}, baselines={"base": base}
+    )
+    text = made(phases=(ethics, zen), run=run)
+    assert "| base, bare | 20.0 | 50 % |\n| ethics | 30.5 | 25 % |\n| zen | 31.5 | 25 % |" in text
+    assert "| ethics | 1.500 |  |\n| zen | 1.750 | 1.500 |" in text
+    assert "- zen: **accepted by hand** grammar >= 40: 31.5, accepted: good enough" in text
+
+
+def test_a_run_without_scores_has_no_empty_sections() -> None:
+    for title in ("## Scores", "## What earlier phases keep", "## Gates"):
+        assert title not in made()

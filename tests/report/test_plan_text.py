@@ -12,6 +12,7 @@ import pytest
 from lem_train.curriculum.schema import BatchConfig, DataConfig, PhaseConfig
 from lem_train.report.plan import histogram, plan_json, plan_lines
 from lem_train.run.estimate import Cost
+from lem_train.run.exam_cost import ExamCost
 from lem_train.run.plan import Action, PhasePlan
 from lem_train.run.preview import Preview, RunPreview, Split
 from lem_train.run.records import PhaseInputs
@@ -43,6 +44,7 @@ def phase(
         updates=4,
         at_once=2,
         cost=COST,
+        exam=None,
         seconds=90.0,
         warnings=(),
     )
@@ -50,7 +52,7 @@ def phase(
 
 
 def preview(*phases: Preview, disk: int | None = 2_000_000, notes: Any = ()) -> RunPreview:
-    return RunPreview("pico", Path("runs/pico"), phases, disk, notes)
+    return RunPreview("pico", Path("runs/pico"), phases, None, disk, notes)
 
 
 def test_a_phase_is_told_in_eight_lines() -> None:
@@ -67,6 +69,18 @@ def test_a_phase_is_told_in_eight_lines() -> None:
         "",
         "to train: 1 of 1 phases; estimate 2 MB disk, 1 min 30 s",
     ]
+
+
+def test_what_the_probes_cost_at_most_has_lines_of_its_own() -> None:
+    exam = ExamCost(3, 132, 16_896, rows=4, seconds=20.0)
+    asked = replace(preview(phase(0, "ethics", exam=exam)), baselines=ExamCost(2, 56, 7_168))
+    lines = plan_lines(asked)
+    assert "   exam       at most 132 answers, 16,896 tokens, in 3 rounds; 4 earlier rows" in lines
+    assert lines[-2] == "baselines: at most 56 answers, 7,168 tokens, in 2 rounds"
+    assert max(map(len, lines)) <= 80
+    found = json.loads(json.dumps(plan_json(asked)))
+    assert found["phases"][0]["exam"]["answers"] == 132
+    assert found["baselines"]["tokens"] == 7168
 
 
 def test_a_shared_prefix_and_warnings_have_lines_of_their_own() -> None:

@@ -12,6 +12,7 @@ import pytest
 import lem_train.run.preview as run_preview
 import lem_train.weights.hub as hub
 from lem_train.errors import DataError, WeightsError
+from lem_train.run.events import Scored
 from lem_train.run.preview import Preview, RunPreview, preview_run
 
 if TYPE_CHECKING:
@@ -243,3 +244,28 @@ def test_the_prefix_is_that_of_the_rows_as_they_train(pico: Pico, tmp_path: Path
     assert trimmed.prefix < whole.prefix
     assert any("trimming cuts into the" in warning for warning in trimmed.warnings)
     assert zen("phases.zen.overlong=drop", limit).prefix == whole.prefix
+
+
+def test_what_the_exam_costs_bounds_what_it_writes(pico: Pico, tmp_path: Path) -> None:
+    (pico.root / "probes.json").write_text(
+        json.dumps([{"id": f"K{n}", "domain": "d", "prompt": f"Why {n}?"} for n in range(3)])
+    )
+    settings = (
+        "scoring={probes: [probes.json], max_tokens: 8}",
+        "defaults.checkpoint.every_updates=1",
+        "phases.zen.biting_point=true",
+    )
+    run = tmp_path / "run"
+    found = preview_run(pico.load(*settings), run)
+    assert found.baselines is not None and found.baselines.answers == 6
+    rounds = [phase.exam.times for phase in found.phases if phase.exam]
+    assert rounds == [4, 4, 4]  # after updates 1, 2 and 3, and at the end
+    assert [phase.exam.answers for phase in found.phases if phase.exam] == [12, 12 + 6, 12]
+    assert [phase.exam.rows for phase in found.phases if phase.exam] == [0, 2, 4]
+    events = pico.train(run, *settings)
+    told = [event.phase for event in events if isinstance(event, Scored)]
+    assert {name: told.count(name) for name in ("ethics", "zen", "last")} == {
+        "ethics": 3,
+        "zen": 3,
+        "last": 3,
+    }

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..run.fuse import Fused
-from ..run.records import PhaseRecord
+from ..run.gates import told
+from ..run.records import PhaseRecord, RunRecord, Scores, Verdict
+from .numbers import NONE, format_score
 
 _HEAD = """\
 ---
@@ -39,12 +41,29 @@ and the mean divergence (nats a token) from the adapter-loaded model on held-out
 | phase | rows sha256 | kernel sha256 | adapter sha256 |
 |---|---|---|---|
 {hashes}
-
+{shown}
 ## Limits
 
 Losses are of the phases' own rows and validation rows, not of conduct in the world. The base
 model's licence and limits apply. The kernel text that wrapped training rows does not belong into
 prompts at use.
+"""
+
+_SCORES = """
+## Scores
+
+Means over greedy answers to the curriculum's probes, asked without the kernel but where it says so.
+
+{head}
+{rows}
+"""
+
+_FORGETTING = """
+## What earlier phases keep
+
+Validation loss (nats a token) of every phase's rows after each phase.
+
+{table}
 """
 
 _LEAST_RETAINED = 0.95
@@ -74,6 +93,7 @@ def model_card(fused: Fused) -> str:
         warning=_warning(retained, survival.noise or 0.0, fused.bits),
         table=_table(fused.phases),
         hashes="\n".join(_hash_row(record) for record in fused.phases),
+        shown=_shown(fused.run, fused.phases),
     )
 
 
@@ -118,6 +138,52 @@ def _row(record: PhaseRecord) -> str:
         f"| {losses.val_start:.3f} → {losses.val_end:.3f} | {receipt.retained:.4f} "
         f"| {receipt.mean_kl:.2g} |"
     )
+
+
+def _shown(run: RunRecord, phases: Sequence[PhaseRecord]) -> str:
+    """What the phases scored, forgot and were accepted with, as far as that was measured."""
+    scored = [(f"base, {name}", scores) for name, scores in _baselines(run)]
+    scored += [(p.name, p.learned.scores) for p in phases if p.learned.scores is not None]
+    parts = [_SCORES.format(head=_head(scored), rows=_score_rows(scored))] if scored else []
+    if any(len(phase.learned.val_losses) > 1 for phase in phases):
+        parts.append(_FORGETTING.format(table=_forgetting(phases)))
+    if verdicts := [(p.name, told(v), v) for p in phases for v in p.verdicts]:
+        lines = [f"- {name}: {_mark(verdict)} {text}" for name, text, verdict in verdicts]
+        parts.append("\n## Gates\n\n" + "\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def _baselines(run: RunRecord) -> list[tuple[str, Scores]]:
+    names = {"base": "bare", "kernel": "with the kernel"}
+    return [(names[key], run.baselines[key]) for key in names if key in run.baselines]
+
+
+def _head(scored: Sequence[tuple[str, Scores]]) -> str:
+    names = list(scored[0][1].means)
+    return f"| after | {' | '.join(names)} |\n" + "|---" * (len(names) + 1) + "|"
+
+
+def _score_rows(scored: Sequence[tuple[str, Scores]]) -> str:
+    names = list(scored[0][1].means)
+    rows = (
+        [name, *(format_score(n, s.means[n]) if n in s.means else NONE for n in names)]
+        for name, s in scored
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _forgetting(phases: Sequence[PhaseRecord]) -> str:
+    names = [phase.name for phase in phases]
+    lines = [f"| after | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for phase in phases:
+        losses = [phase.learned.val_losses.get(name) for name in names]
+        cells = ["" if loss is None else f"{loss:.3f}" for loss in losses]
+        lines.append(f"| {phase.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mark(verdict: Verdict) -> str:
+    return "passed" if verdict.passed else "**accepted by hand**"
 
 
 def _hash_row(record: PhaseRecord) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from ..run.preview import Preview, RunPreview, Split
 from .numbers import counted, format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from ..run.exam_cost import ExamCost
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 12
@@ -27,6 +31,7 @@ def plan_json(preview: RunPreview) -> dict[str, Any]:
         "name": preview.name,
         "run": str(preview.run),
         "phases": [_phase_json(phase) for phase in preview.phases],
+        "baselines": _exam_json(preview.baselines),
         "disk_bytes": preview.disk,
         "seconds": _seconds(preview.phases),
         "notes": list(preview.notes),
@@ -61,6 +66,8 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
     if phase.at_once not in (0, config.batch.size):
         under = f"to stay under {config.batch.memory_limit_gb:g} GB"
         yield f"   memory     {counted(phase.at_once, 'row')} of a micro-batch at a time, {under}"
+    if phase.exam is not None:
+        yield f"   exam       {_exam(phase.exam)}"
     if phase.cost is not None and phase.seconds is not None:
         yield (
             f"   estimate   {format_bytes(phase.cost.memory)} memory, "
@@ -70,6 +77,13 @@ def _phase_lines(number: int, phase: Preview) -> Iterator[str]:
         yield f"   warning    {warning}"
 
 
+def _exam(exam: ExamCost) -> str:
+    """What is answered at most, and what is validated again."""
+    rounds = counted(exam.times, "round")
+    text = f"at most {exam.answers:,} answers, {exam.tokens:,} tokens, in {rounds}"
+    return f"{text}; {counted(exam.rows, 'earlier row')}" if exam.rows else text
+
+
 def _totals(preview: RunPreview) -> list[str]:
     run = [phase for phase in preview.phases if phase.plan.action == "train"]
     if stopped := [p.plan.config.name for p in preview.phases if p.plan.action == "stop"]:
@@ -77,6 +91,8 @@ def _totals(preview: RunPreview) -> list[str]:
     if not run:
         return ["nothing to do: every phase is up to date"]
     line = f"to train: {len(run)} of {len(preview.phases)} phases"
+    if preview.baselines is not None:
+        line = f"baselines: {_exam(preview.baselines)}\n{line}"
     if preview.disk is not None:
         line += (
             f"; estimate {format_bytes(preview.disk)} disk, {format_seconds(_seconds(run) or 0)}"
@@ -101,9 +117,14 @@ def _phase_json(phase: Preview) -> dict[str, Any]:
         "updates": phase.updates,
         "trainable_parameters": cost and cost.trainable,
         "memory_bytes": cost and cost.memory,
+        "exam": _exam_json(phase.exam),
         "seconds": phase.seconds,
         "warnings": list(phase.warnings),
     }
+
+
+def _exam_json(exam: ExamCost | None) -> dict[str, Any] | None:
+    return None if exam is None else asdict(exam)
 
 
 def _split_json(split: Split) -> dict[str, Any]:

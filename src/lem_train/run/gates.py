@@ -10,6 +10,8 @@ from ..curriculum.schema import GateConfig
 from ..train.metrics import Metrics, ScoreMetrics, ValMetrics
 from .records import Learned, Scores, Verdict
 
+_IN_WORDS = {">=": "at least", "<=": "at most", "=": "exactly"}
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -56,7 +58,8 @@ def failures(found: Sequence[Verdict]) -> list[str]:
 
 def accepted(found: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
     """The verdicts, where those that fail are accepted for a reason."""
-    return tuple(v if v.stands else v.model_copy(update={"accepted": reason}) for v in found)
+    why = {"accepted": " ".join(reason.split())}
+    return tuple(v if v.stands else v.model_copy(update=why) for v in found)
 
 
 def unmeasured(gate: GateConfig, probes: str | None, earlier: Sequence[Shown]) -> list[str]:
@@ -78,7 +81,8 @@ def told(verdict: Verdict) -> str:
         return f"{verdict.requirement}: was not measured on the same probes"
     if verdict.passed:
         return f"{verdict.requirement}: {verdict.value:.4g}"
-    return f"{verdict.requirement}: expected {verdict.bound:.4g}, got {verdict.value:.4g}"
+    wanted = next(words for sign, words in _IN_WORDS.items() if f" {sign} " in verdict.requirement)
+    return f"{verdict.requirement}: expected {wanted} {verdict.bound:.4g}, got {verdict.value:.4g}"
 
 
 def _figure(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,9 @@ from .space import run_bytes
 from .store import read_phase
 
 if TYPE_CHECKING:
+    from .exam_cost import ExamCost
     from .phase import Rows
+    from .scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Preview:
-    """One phase. `cost` and `seconds` are estimates; None where the base is not at hand."""
+    """One phase. `cost` and `seconds`, which has the exam's in it, are estimates; None where the
+    base is not at hand."""
 
     plan: PhasePlan
     train: Split
@@ -60,6 +63,7 @@ class Preview:
     updates: int
     at_once: int  # rows whose activations are in memory together
     cost: Cost | None
+    exam: ExamCost | None
     seconds: float | None
     warnings: tuple[str, ...]
 
@@ -71,6 +75,7 @@ class RunPreview:
     name: str
     run: Path
     phases: tuple[Preview, ...]
+    baselines: ExamCost | None
     disk: int | None
     notes: tuple[str, ...]
 
@@ -82,6 +87,8 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
         DataError: rows that would stop the run for another reason than their length.
     """
     from ..weights.chat import load_chat_tokenizer
+    from .exam_cost import baseline_cost, seconds_per_token
+    from .scoring import prepare_scoring
 
     prepared = prepare(curriculum, run, online=False)
     data = read_all(curriculum.phases)
@@ -91,6 +98,10 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
         trust = code_allowed(curriculum.base, folder, trust_remote_code)
         chat = load_chat_tokenizer(folder, trust)
         rows = _tokenize(prepared, data, chat)
+        scoring = None
+        if curriculum.scoring is not None and prepared.probes is not None:
+            kernel = prepared.kernel
+            scoring = prepare_scoring(curriculum.scoring, chat, kernel, prepared.probes)
         kept = {
             plan.config.name: _kept(plan.config, rows[plan.config.name], data, prepared, chat)
             for plan in prepared.plans
@@ -99,6 +110,8 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
         dtype_bytes = None if stands_in else _dtype_bytes(curriculum, read_config(folder))
         weight_bytes = None if stands_in else _weight_bytes(curriculum.base, folder)
     rate = None if shape is None else measured_rate()
+    each = seconds_per_token(shape.parameters, rate) if shape and rate else None
+    exams = _exams(prepared.plans, kept, scoring, each)
     phases = _corrected(
         [
             _preview(
@@ -109,12 +122,38 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
                 dtype_bytes,
                 weight_bytes,
                 rate,
+                exams.get(plan.config.name),
                 curriculum.seed,
             )
             for plan in prepared.plans
         ]
     )
-    return RunPreview(curriculum.name, run, tuple(phases), _disk(curriculum, phases), tuple(notes))
+    baselines = None
+    if scoring is not None and prepared.plans[0].action == "train":
+        baselines = baseline_cost(scoring, each)
+    disk = _disk(curriculum, phases)
+    return RunPreview(curriculum.name, run, tuple(phases), baselines, disk, tuple(notes))
+
+
+def _exams(
+    plans: Sequence[PhasePlan],
+    kept: dict[str, Rows],
+    scoring: Scoring | None,
+    per_token: float | None,
+) -> dict[str, ExamCost]:
+    """What each phase is asked, by its name; none where the curriculum has no probes."""
+    from .exam_cost import phase_cost
+
+    found: dict[str, ExamCost] = {}
+    if scoring is None:
+        return found
+    rows = tokens = 0
+    for plan in plans:
+        phase = plan.config
+        found[phase.name] = phase_cost(phase, scoring, rows, tokens, per_token)
+        valid = kept[phase.name].valid.examples
+        rows, tokens = rows + len(valid), tokens + sum(map(len, valid))
+    return found
 
 
 def _tokenize(
@@ -157,6 +196,7 @@ def _preview(
     dtype_bytes: int | None,
     weight_bytes: int | None,
     rate: float | None,
+    exam: ExamCost | None,
     seed: int,
 ) -> Preview:
     from ..train.loop import shared_prefix, why_not_shared
@@ -181,7 +221,7 @@ def _preview(
         cost = estimate(shape, phase, figures, at_once or 1, *sizes)
         if at_once == 0:
             warnings.append(too_little(phase, cost))
-        seconds = cost.operations / rate
+        seconds = cost.operations / rate + ((exam and exam.seconds) or 0)
     return Preview(
         plan,
         rows,
@@ -192,6 +232,7 @@ def _preview(
         phase.updates,
         at_once,
         cost,
+        exam,
         seconds,
         tuple(warnings),
     )

@@ -1,0 +1,376 @@
+"""Whole runs that are scored and examined: baselines, checkpoints, gates, and both ways on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lem_train.data.kernel import load_kernel
+from lem_train.errors import ConfigError, DataError, GateError, Interrupted
+from lem_train.run.accept import Acceptance
+from lem_train.run.events import Baseline, Event, Judged, Scored, Trained
+from lem_train.run.interrupt import Interrupts
+from lem_train.run.phase import prepare_valid
+from lem_train.run.runner import read_all, train_curriculum
+from lem_train.run.store import phase_folder, read_phase, read_trained
+from lem_train.run.verify import verify_run
+from lem_train.score.responses import MEASURES, means, read_exchanges, score_all
+from lem_train.train.evaluate import evaluate
+from lem_train.train.loop import phase_forward
+from lem_train.train.metrics import ScoreMetrics, TrainMetrics, from_jsonl
+from lem_train.weights.chat import load_chat_tokenizer
+from lem_train.weights.io import load_model
+
+if TYPE_CHECKING:
+    from conftest import Pico
+
+
+SCORING = "scoring={probes: [probes.json], capability: questions.json, max_tokens: 8}"
+EACH = "defaults.checkpoint.every_updates=2"
+IMPOSSIBLE = "phases.zen.gate={require: [grammar >= 101, val_loss <= 100]}"
+PROBES = ["What do you owe the people you serve?", "May I read my daughter's letters?"]
+
+
+def with_probes(pico: Pico) -> Pico:
+    probes = [{"id": f"K{n}", "domain": "d", "prompt": p} for n, p in enumerate(PROBES)]
+    (pico.root / "probes.json").write_text(json.dumps(probes))
+    question = {"id": "C1", "domain": "d", "prompt": "1 + 1?", "check": {"exact": ["2"]}}
+    (pico.root / "questions.json").write_text(json.dumps([question]))
+    return pico
+
+
+@pytest.fixture
+def scored(pico: Pico) -> Pico:
+    return with_probes(pico)
+
+
+@pytest.fixture(scope="module")
+def examined(
+    tmp_path_factory: pytest.TempPathFactory, pico_in: Callable[[Path], Pico]
+) -> tuple[Path, list[Event], Pico]:
+    """A finished run with everything that can be asked; look, don't touch."""
+    root = tmp_path_factory.mktemp("examined")
+    pico = with_probes(pico_in(root / "curriculum"))
+    pico.edit(
+        "pico.yaml",
+        "{name: zen, wrap: none,",
+        "{name: zen, wrap: none, biting_point: true, gate: {require: [leakage = 0]},",
+    )
+    settings = (SCORING, EACH, "defaults.gate.max_regression=9")
+    return root / "run", pico.train(root / "run", *settings), pico
+
+
+Examined = tuple[Path, list[Event], "Pico"]
+
+
+def means_in(file: Path) -> dict[str, float]:
+    return means(score_all(read_exchanges([file])))
+
+
+def test_the_base_is_scored_bare_and_with_the_kernel_before_anything(examined: Examined) -> None:
+    run, events, pico = examined
+    baselines = pico.run_record(run).baselines
+    assert set(baselines) == {"base", "kernel"}
+    assert set(baselines["base"].means) == {*MEASURES, "capability"}
+    assert set(baselines["kernel"].means) == set(MEASURES)
+    kinds = [type(event) for event in events]
+    assert kinds.index(Baseline) < kinds.index(Trained)
+    files = [run / "baselines" / f"{name}.jsonl" for name in ("base", "kernel")]
+    assert [e.prompt for e in read_exchanges(files[:1])] == PROBES
+    assert [e.prompt for e in read_exchanges(files[1:])] == PROBES  # bare: the kernel is taken off
+    found = means_in(files[0])
+    assert found == {name: baselines["base"].means[name] for name in MEASURES}
+
+
+def test_every_checkpoint_has_its_line_of_scores(examined: Examined) -> None:
+    run, events, pico = examined
+    base = pico.run_record(run).baselines["base"].means["grammar"]
+    for record in pico.records(run):
+        folder = phase_folder(run, record.index, record.name)
+        metrics = from_jsonl((folder / "metrics.jsonl").read_text())
+        [line] = [m for m in metrics if isinstance(m, ScoreMetrics)]  # 4 updates, one in the middle
+        steps = [m for m in metrics if isinstance(m, TrainMetrics) and m.iteration <= 2]
+        supervised = sum(m.supervised for m in steps)
+        assert line.iteration == 2
+        assert line.train_loss == sum(m.loss * m.supervised for m in steps) / supervised
+        assert line.val_loss == record.losses.val_start
+        assert line.over_base == line.scores["grammar"] - base
+        assert line.over_previous is None
+        told = [e for e in events if isinstance(e, Scored) and e.phase == record.name]
+        assert [e.metrics for e in told] == [line]
+        assert told[0].sample.prompt == PROBES[0]
+
+
+def test_a_phase_records_what_it_showed(examined: Examined) -> None:
+    run, events, pico = examined
+    for record in pico.records(run):
+        folder = phase_folder(run, record.index, record.name)
+        scores = record.learned.scores
+        assert scores is not None
+        assert scores.probes == pico.run_record(run).baselines["base"].probes
+        found = means_in(folder / "answers.jsonl")
+        assert found == {name: scores.means[name] for name in MEASURES}
+        [judged] = [e for e in events if isinstance(e, Judged) and e.phase == record.name]
+        assert (judged.learned, judged.verdicts) == (record.learned, record.verdicts)
+
+
+def test_the_forgetting_matrix_is_the_loss_of_every_phases_rows(examined: Examined) -> None:
+    """Against a validation of the fused weights: with little rounding it is the same model."""
+    run, _, pico = examined
+    records = pico.records(run)
+    assert [list(r.learned.val_losses) for r in records] == [
+        ["ethics"],
+        ["ethics", "zen"],
+        ["ethics", "zen", "last"],
+    ]
+    for record in records:
+        assert record.learned.val_losses[record.name] == record.losses.val_end
+    curriculum = pico.load(SCORING)
+    assert curriculum.kernel is not None
+    folder = phase_folder(run, 2, "last") / "fused"
+    model, chat = load_model(folder), load_chat_tokenizer(folder)
+    data, kernel = read_all(curriculum.phases), load_kernel(curriculum.kernel)
+    for phase in curriculum.phases:
+        rows = prepare_valid(phase, data[phase.name], kernel, chat).examples
+        loss = evaluate(model, phase_forward(model, rows, rows, phase), rows, 1)
+        assert loss == pytest.approx(records[2].learned.val_losses[phase.name], rel=1e-5)
+
+
+def test_the_biting_point_has_three_forms_and_only_where_asked(examined: Examined) -> None:
+    run, _, pico = examined
+    ethics, zen, last = pico.records(run)
+    assert ethics.learned.biting_point is None and last.learned.biting_point is None
+    forms = zen.learned.biting_point
+    assert forms is not None and set(forms) == {"kernel", "none", "shuffled"}
+    assert forms["none"].val_loss == zen.losses.val_end
+    losses = {form.val_loss for form in forms.values()}
+    assert len(losses) == 3  # each saw another prompt
+    assert zen.learned.scores is not None
+    assert forms["none"].means == zen.learned.scores.means
+
+
+def test_gates_that_hold_are_recorded_with_their_figures(examined: Examined) -> None:
+    run, _, pico = examined
+    ethics, zen, last = pico.records(run)
+    assert ethics.verdicts == ()
+    assert [v.requirement.split(" <= ")[0] for v in zen.verdicts] == [
+        "leakage = 0",
+        "val_loss of ethics",
+    ]
+    assert len(last.verdicts) == 2
+    assert all(v.passed and v.value is not None for v in (*zen.verdicts, *last.verdicts))
+
+
+def test_scoring_changes_no_weights(examined: Examined, pico: Pico, tmp_path: Path) -> None:
+    """Dropout draws from keys of its own, and answering leaves the state as it was."""
+    run, _, asked = examined
+    bare = ("defaults.lora.dropout=0.05",)
+    pico.train(tmp_path / "bare", *bare)
+    assert pico.bits(tmp_path / "bare") == asked.bits(run)
+
+
+def test_scored_with_recomputed_activations_the_weights_are_the_same(
+    scored: Pico, tmp_path: Path
+) -> None:
+    settings = ("defaults.gradient_checkpointing=true", EACH)
+    scored.train(tmp_path / "scored", SCORING, *settings, until="zen")
+    scored.train(tmp_path / "bare", *settings, until="zen")
+    assert scored.bits(tmp_path / "scored") == scored.bits(tmp_path / "bare")
+
+
+def test_nothing_is_done_again_and_the_run_verifies(examined: Examined) -> None:
+    run, _, pico = examined
+    before = pico.snapshot(run)
+    events = pico.train(run, SCORING, EACH, "defaults.gate.max_regression=9")
+    assert not [e for e in events if isinstance(e, Baseline | Scored | Judged)]
+    assert pico.snapshot(run) == before
+    assert verify_run(run).problems == []
+
+
+@pytest.mark.parametrize("file", ["baselines/kernel.jsonl", "02-zen/answers.jsonl"])
+def test_answers_that_were_changed_are_found(examined: Examined, file: str, tmp_path: Path) -> None:
+    run = shutil.copytree(examined[0], tmp_path / "run")
+    text = (run / file).read_text()
+    (run / file).write_text(text.replace("K0", "K9", 1))
+    assert any(file in problem for problem in verify_run(run).problems)
+
+
+# -- a gate that refuses -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(scored: Pico, tmp_path: Path) -> tuple[Path, str]:
+    run = tmp_path / "run"
+    with pytest.raises(GateError) as error:
+        scored.train(run, SCORING, EACH, IMPOSSIBLE)
+    return run, str(error.value)
+
+
+def test_an_impossible_gate_stops_before_the_fuse(refused: tuple[Path, str]) -> None:
+    run, message = refused
+    folder = run / "02-zen"
+    assert read_phase(folder) is None and not (folder / "fused").exists()
+    assert (folder / "adapter" / "adapters.safetensors").is_file()
+    assert not (run / "03-last").exists()
+    assert "phase zen: its gate refuses it" in message
+    assert "grammar >= 101: expected at least 101, got" in message
+    assert "val_loss <= 100" not in message  # that one holds
+    assert f"worst answers by grammar, of those in {folder / 'answers.jsonl'}" in message
+    assert "    K" in message and "was never reached; it came nearest" in message
+    assert '--accept zen --reason "why"' in message
+    assert verify_run(run).problems == []
+
+
+def train(pico: Pico, run: Path, accept: Acceptance | None, *settings: str) -> list[Event]:
+    events: list[Event] = []
+    loaded = pico.load(SCORING, EACH, *settings)
+    train_curriculum(loaded, run, events.append, "zen", accept=accept)
+    return events
+
+
+def test_a_refused_phase_goes_on_when_it_is_accepted(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, _ = refused
+    adapter = (run / "02-zen" / "adapter" / "adapters.safetensors").read_bytes()
+    events = train(scored, run, Acceptance("zen", "it only babbles"), IMPOSSIBLE)
+    assert not [e for e in events if isinstance(e, Trained)]  # what was learned is fused as it is
+    record = scored.records(run)[1]
+    assert (run / "02-zen" / "adapter" / "adapters.safetensors").read_bytes() == adapter
+    assert [(v.requirement, v.passed, v.accepted) for v in record.verdicts] == [
+        ("grammar >= 101", False, "it only babbles"),
+        ("val_loss <= 100", True, None),
+    ]
+    # Once more, without or with the option: it stands.
+    for accept in (None, Acceptance("zen", "once more")):
+        assert not [e for e in train(scored, run, accept, IMPOSSIBLE) if isinstance(e, Judged)]
+    assert scored.records(run)[1].verdicts == record.verdicts
+    assert verify_run(run).problems == []
+
+
+def test_a_refused_phase_goes_on_under_a_lower_gate(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, _ = refused
+    events = train(scored, run, None, "phases.zen.gate.require=[val_loss <= 100]")
+    assert not [e for e in events if isinstance(e, Trained)]
+    assert [v.passed for v in scored.records(run)[1].verdicts] == [True]
+
+
+def test_a_refused_phase_is_trained_anew_when_it_is_changed(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, _ = refused
+    lower = "phases.zen.gate.require=[val_loss <= 100]"
+    events = train(scored, run, None, lower, "phases.zen.iterations=2")
+    assert len([e for e in events if isinstance(e, Trained)]) == 2
+
+
+def test_the_refusal_is_repeated_and_the_plan_tells_it(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, message = refused
+    with pytest.raises(GateError) as again:
+        train(scored, run, None, IMPOSSIBLE)
+    assert str(again.value) == message
+    [_, zen, _] = scored.plan(run, SCORING, EACH, IMPOSSIBLE)
+    assert zen.reason.startswith("trained, but its gate refuses it: grammar >= 101")
+
+
+def test_other_probes_are_answered_before_a_refused_phase_is_judged_again(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, _ = refused
+    before = read_trained(run / "02-zen")
+    (scored.root / "probes.json").write_text(
+        json.dumps([{"id": "K7", "domain": "d", "prompt": "Whose voice is missing here?"}])
+    )
+    train(scored, run, None, "phases.zen.gate.require=[val_loss <= 100]")
+    after = scored.records(run)[1].learned.scores
+    assert before is not None and before.learned is not None and before.learned.scores is not None
+    assert after is not None and after.probes != before.learned.scores.probes
+    assert after.probes == scored.run_record(run).baselines["base"].probes
+    assert [e.id for e in read_exchanges([run / "02-zen" / "answers.jsonl"])] == ["K7"]
+
+
+def test_a_finished_phase_under_a_raised_gate_stops_the_run_and_can_be_accepted(
+    scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, _ = refused
+    train(scored, run, None, "phases.zen.gate.require=[val_loss <= 100]")
+    before = scored.snapshot(run)
+    with pytest.raises(GateError, match=r"zen: it is under the bar: grammar >= 101"):
+        train(scored, run, None, IMPOSSIBLE)
+    assert scored.snapshot(run) == before
+    train(scored, run, Acceptance("zen", "seen and kept"), IMPOSSIBLE)
+    assert scored.records(run)[1].verdicts[0].accepted == "seen and kept"
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "message"),
+    [
+        ("zne", "x", r"--accept: expected one of ethics, zen, last, got zne"),
+        ("zen", " ", "--reason: expected why"),
+        ("ethics", "x", r"expected a phase that its gate refused, got ethics: unchanged"),
+        ("last", "x", r"expected a phase that its gate refused, got last: not trained yet"),
+    ],
+)
+def test_only_what_a_gate_refused_can_be_accepted(
+    phase: str, reason: str, message: str, scored: Pico, refused: tuple[Path, str]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(scored, refused[0], Acceptance(phase, reason), IMPOSSIBLE)
+
+
+def test_a_gate_that_refers_to_other_probes_is_refused_before_training(
+    scored: Pico, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    scored.train(run, until="ethics")  # without scores
+    gate = "phases.zen.gate.require=[grammar >= ethics]"
+    with pytest.raises(GateError, match="ethics was scored on other probes, or on none"):
+        scored.train(run, SCORING, gate)
+    assert not (run / "02-zen").exists()
+
+
+def test_probes_that_cannot_be_used_stop_before_anything_is_loaded(
+    scored: Pico, tmp_path: Path
+) -> None:
+    (scored.root / "probes.json").write_text('[{"id": "K0", "domain": "d"}]')
+    with pytest.raises(DataError, match="probes"):
+        scored.train(tmp_path / "run", SCORING)
+    assert not (tmp_path / "run").exists()
+
+
+# -- broken off --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calls", [1, 3, 9, 30, 60])
+def test_an_interrupted_exam_goes_on_with_the_same_bits(
+    calls: int, scored: Pico, tmp_path: Path
+) -> None:
+    """Asked to stop at the nth look: while the base answers, at a checkpoint, or at the end."""
+
+    class Stopping(Interrupts):
+        left = calls
+
+        def check(self) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise Interrupted(2)
+
+    run, settings = tmp_path / "run", (SCORING, EACH, "defaults.lora.dropout=0.1")
+    curriculum = scored.load(*settings)
+    with pytest.raises(Interrupted):
+        train_curriculum(curriculum, run, lambda _: None, "zen", interrupts=Stopping())
+    scored.train(run, *settings, until="zen")
+    scored.train(tmp_path / "whole", *settings, until="zen")
+    assert scored.bits(run) == scored.bits(tmp_path / "whole")
+    learned = [[r.learned for r in scored.records(at)] for at in (run, tmp_path / "whole")]
+    assert learned[0] == learned[1]
+    assert verify_run(run).problems == []
