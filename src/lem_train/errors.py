@@ -7,6 +7,7 @@ Anything else that escapes is a fault of the program.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class LemError(Exception):
@@ -60,3 +61,10 @@ def listing(title: str, problems: Iterable[str], most: int = 200) -> str:
     if len(lines) > most:
         lines[most:] = [f"… and {len(lines) - most} more"]
     return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one nearest to it; nothing if none
+    is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -514,7 +514,9 @@ OVERRIDES = {
     "defaults.lora.rank=0": "defaults.lora.rank: expected an integer ≥ 1 and ≤ 4096, got 0",
     "defaults.lora.rnak=8": "defaults.lora.rnak: unknown key; did you mean rank?",
     "seed=": "seed: expected an integer ≥ 0, got null",
-    "phases.etics.iterations=1": 'phases: no phase "etics"; known phases: 0 ethics, 1 zen',
+    "phases.etics.iterations=1": (
+        'phases: no phase "etics"; known phases: 0 ethics, 1 zen; did you mean ethics?'
+    ),
     "phases.2.iterations=1": 'phases: no phase "2"; known phases: 0 ethics, 1 zen',
     "phases.-1.iterations=1": 'phases: no phase "-1"; known phases: 0 ethics, 1 zen',
     "phases.ethics.iterations=0": (

@@ -14,19 +14,25 @@ if TYPE_CHECKING:
     from ..data.check import Report
     from ..data.corpus import Corpus
 
-app = typer.Typer(no_args_is_help=True, help="Check, count, split and deduplicate rows.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check, count, split and deduplicate rows.\n\nExample: lem data check training",
+)
 
 PathsArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PATH...", help="Files or folders: .jsonl rows, .json prompts, .txt kernel texts."
+        metavar="PATH", help="Files or folders: .jsonl rows, .json prompts, .txt kernel texts."
     ),
 ]
-RowsArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL files.")]
+RowsArgument = Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL files.")]
 SimilarityOption = Annotated[
     float,
     typer.Option(
-        min=0.6, max=1.0, help="Share of eight-character runs two near-duplicates have in common."
+        metavar="SHARE",
+        min=0.6,
+        max=1.0,
+        help="Of eight-character runs that near-duplicates share.",
     ),
 ]
 TokenizerOption = Annotated[
@@ -60,7 +66,10 @@ def stats(
     tokenizer: TokenizerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show rows, domains, lengths and habits of each file. Example: lem data stats training"""
+    """Show rows, domains, lengths and habits of each file.
+
+    Example: lem data stats training
+    """
     from ..report.data import figure_lines, report_json
 
     report = _checked(paths, None, tokenizer)
@@ -75,12 +84,15 @@ def split(
     files: RowsArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For train and valid.jsonl.")],
     valid: Annotated[
-        float, typer.Option(min=0.001, max=0.999, help="Share of probes for validation.")
+        float,
+        typer.Option(metavar="SHARE", min=0.001, max=0.999, help="Of probes, for validation."),
     ] = 0.1,
 ) -> None:
-    """Divide rows into train.jsonl and valid.jsonl by a hash of their probe, else their id.
+    """Divide rows into train.jsonl and valid.jsonl.
 
-    Rows added later move no other. Example: lem data split mine.jsonl --out training/mine
+    By a hash of their probe, else their id: rows added later move no other.
+
+    Example: lem data split mine.jsonl --out training/mine
     """
     from ..data.split import split_rows
 
@@ -97,7 +109,9 @@ def dedup(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new JSONL file.")],
     similarity: SimilarityOption = 0.7,
 ) -> None:
-    """Copy rows without the exact and near duplicates of earlier ones, and name those left out.
+    """Copy rows without duplicates of earlier ones, exact or near.
+
+    Those left out are named.
 
     Example: lem data dedup mine.jsonl --out clean.jsonl
     """

@@ -7,21 +7,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from .train import TrustOption
+from . import complete
+from .train import RunArgument, TrustOption
 
 _LEAST_RETAINED = 0.95
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/smoke.")],
+    run: RunArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")],
     phase: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The model after this phase; by default the last."),
+        typer.Option(
+            metavar="NAME",
+            help="After this phase; by default the last.",
+            autocompletion=complete.run_phases,
+        ),
     ] = None,
     dtype: Annotated[
         Literal["float16", "bfloat16", "float32"] | None,
-        typer.Option(help="Of the written weights; by default as handed on."),
+        typer.Option(metavar="TYPE", help="float16, bfloat16 or float32; by default as handed on."),
     ] = None,
     quantize: Annotated[
         Literal["4", "8"] | None, typer.Option(metavar="[4|8]", help="Pack to so many bits, last.")

@@ -14,21 +14,15 @@ import typer
 
 from .. import __version__
 from ..errors import Interrupted, LemError
-from . import data, fuse, plan, score, tiny, train, verify
+from .commands import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's boxes cost 0.15 s and half the screen
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Teach a language model in layers: train, verify and fuse a curriculum of LoRA phases.",
 )
-app.command("train", no_args_is_help=True)(train.command)
-app.command("plan", no_args_is_help=True)(plan.command)
-app.command("fuse", no_args_is_help=True)(fuse.command)
-app.command("verify", no_args_is_help=True)(verify.command)
-app.command("tiny", no_args_is_help=True)(tiny.command)
-app.add_typer(data.app, name="data")
-app.add_typer(score.app, name="score")
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,10 +34,13 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Say which lem this is."
+        ),
     ] = False,
 ) -> None:
-    """Teach a language model in layers."""
+    """Teach a language model in layers. Example: lem train curricula/smoke.yaml"""
 
 
 def _run() -> None:

@@ -19,7 +19,9 @@ def command(
 ) -> None:
     """Show what would be trained or reused and why, on which rows and at what cost.
 
-    Writes nothing. Example: lem plan curricula/gemma3-1b.yaml
+    Writes nothing.
+
+    Example: lem plan curricula/gemma3-1b.yaml
     """
     from ..curriculum.load import load_curriculum
     from ..report.plan import plan_json, plan_lines

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ..data.kernel import Kernel
     from ..score.responses import Exchange, Score
 
-app = typer.Typer(no_args_is_help=True, help="Score responses, models and attention.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Score responses, models and attention.\n\nExample: lem score text answers.jsonl",
+)
 
 KernelOption = Annotated[
     Path | None,
@@ -28,7 +31,7 @@ ModelArgument = Annotated[
 ]
 WrapOption = Annotated[
     Literal["none", "sandwich", "prefix", "system"],
-    typer.Option(help="How the kernel is put round the prompts."),
+    typer.Option(metavar="HOW", help="Kernel: none, sandwich, prefix or system."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 OutOption = Annotated[
@@ -38,13 +41,15 @@ OutOption = Annotated[
 
 @app.command("text", no_args_is_help=True)
 def text(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL files.")],
     kernel: KernelOption = None,
     signature: SignatureOption = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score responses, or the answers of training rows; means with 95 % bootstrap intervals.
+    """Score responses, or the answers of training rows.
+
+    Means with 95 % bootstrap intervals.
 
     Example: lem score text answers.jsonl
     """
@@ -69,10 +74,12 @@ def compare(
     after: Annotated[Path, typer.Argument(metavar="B", help="Others, to the same prompts.")],
     kernel: KernelOption = None,
     signature: SignatureOption = None,
-    show: Annotated[int, typer.Option(min=0, help="Prompts to show, both answers.")] = 3,
+    show: Annotated[int, typer.Option(metavar="N", min=0, help="Prompts to show.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two sets of responses prompt by prompt: paired differences, and who moved most.
+    """Compare two sets of responses prompt by prompt.
+
+    Paired differences, and both answers where they differ most.
 
     Example: lem score compare base.jsonl graduated.jsonl
     """
@@ -97,7 +104,7 @@ def model(
     out: OutOption = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The 19 dimensions of every answer, as safetensors."),
+        typer.Option(metavar="FILE", help="19 dimensions of every answer, safetensors."),
     ] = None,
     capability: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions with one right answer, too.")
@@ -105,13 +112,13 @@ def model(
     kernel: KernelOption = None,
     signature: SignatureOption = None,
     wrap: WrapOption = "none",
-    max_tokens: Annotated[int, typer.Option(min=8, help="Longest answer.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Answers written together.")] = 8,
+    max_tokens: Annotated[int, typer.Option(metavar="N", min=8, help="Longest answer.")] = 256,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Answers at a time.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Let a model answer probes, greedily, and score the answers.
 
-    Example: lem score model model --probes seeds/evaluation.json --out answers.jsonl
+    Example: lem score model model --probes seeds/evaluation.json
     """
     from ..report.score import summary_json, summary_lines
     from ..score import probing

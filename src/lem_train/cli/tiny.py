@@ -11,9 +11,10 @@ import typer
 def command(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
     arch: Annotated[
-        Literal["gemma3", "llama", "qwen3", "mistral"], typer.Option(help="Architecture.")
+        Literal["gemma3", "llama", "qwen3", "mistral"],
+        typer.Option(metavar="NAME", help="gemma3, llama, qwen3 or mistral."),
     ] = "gemma3",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random weights.")] = 0,
 ) -> None:
     """Write a tiny random model with tokenizer and chat template, to try things on.
 

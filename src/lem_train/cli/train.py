@@ -7,14 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import complete
+
 if TYPE_CHECKING:
     from ..run.accept import Acceptance
 
 CurriculumArgument = Annotated[
-    Path, typer.Argument(metavar="CURRICULUM", help="The curriculum's YAML file.")
+    Path,
+    typer.Argument(
+        metavar="CURRICULUM",
+        help="The curriculum's YAML file.",
+        autocompletion=complete.curricula,
+    ),
+]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, e.g. runs/smoke.",
+        autocompletion=complete.run_folders,
+    ),
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="Run folder; by default runs/NAME.")
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="Run folder; by default runs/NAME.",
+        autocompletion=complete.run_folders,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -33,7 +54,13 @@ def command(
     curriculum: CurriculumArgument,
     run: RunOption = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="PHASE", help="Stop after this phase.")
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="PHASE",
+            help="Stop after this phase.",
+            autocompletion=complete.curriculum_phases,
+        ),
     ] = None,
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,

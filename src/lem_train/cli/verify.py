@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from .train import RunArgument
 
-def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/smoke.")],
-) -> None:
+
+def command(run: RunArgument) -> None:
     """Check every file of a run against its records, byte for byte; exit 1 where one differs.
 
     Adapters, fused weights, checkpoints, metrics, the base, the kernel, the rows, and the records
-    themselves. Example: lem verify runs/smoke
+    themselves.
+
+    Example: lem verify runs/smoke
     """
     from ..errors import RunError, listing
     from ..report.numbers import counted, format_bytes

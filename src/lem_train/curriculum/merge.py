@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from .problems import Loc, Place, Problem, about, printable, shown
 from .schema import Settings
 from .tree import MAX_DEPTH, Node, read_value
@@ -65,7 +65,8 @@ def _index(node: Node, loc: Loc, key: str) -> int:
     by_name = {name: index for index, name in enumerate(names) if isinstance(name, str)}
     if key not in indices and key not in by_name:
         known = ", ".join(f"{index} {name}" for name, index in by_name.items())
-        raise ConfigError(about(loc, f"no phase {shown(key)}; known phases: {known}"))
+        near = did_you_mean(key, by_name)
+        raise ConfigError(about(loc, f"no phase {shown(key)}; known phases: {known}{near}"))
     return indices[key] if key in indices else by_name[key]
 
 

@@ -6,12 +6,12 @@ in one place only.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
+from ..errors import did_you_mean
 from .problems import Loc, Problem, about, shown
 from .schema import Curriculum
 from .tree import Node, plain
@@ -99,9 +99,8 @@ def _unknown_key(schema: dict[str, Any], path: Loc) -> str:
     if key == "alpha" and path[-2:-1] == ("lora",):
         return "unknown key; write scale, which is alpha / rank"
     valid = [name for branch in _branches(schema) for name in branch.get("properties", {})]
-    if near := get_close_matches(key, valid, n=1):
-        return f"unknown key; did you mean {near[0]}?"
-    return f"unknown key; expected one of {', '.join(valid)}"
+    expected = did_you_mean(key, valid) or f"; expected one of {', '.join(valid)}"
+    return f"unknown key{expected}"
 
 
 _KINDS = {

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..curriculum.schema import Curriculum
-from ..errors import RunError, WeightsError
+from ..errors import RunError, WeightsError, did_you_mean
 from ..files import in_the_way, move_folder, partial_folder, remove
 from ..weights.base import open_base
 from ..weights.io import load_model
@@ -156,7 +156,9 @@ def _choose(
     names = [p.name for p in curriculum.phases]
     done = [record.name for record in finished]
     if phase is not None and phase not in names:
-        raise RunError(f"--phase: expected one of {', '.join(names)}, got {phase}")
+        raise RunError(
+            f"--phase: expected one of {', '.join(names)}, got {phase}{did_you_mean(phase, names)}"
+        )
     wanted = phase or names[-1]
     if wanted not in done:
         raise RunError(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.kernel import Kernel
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, did_you_mean
 from ..hashing import sha256_json
 from ..weights.verify import shortfalls
 from .gates import Shown, failures, standing, verdicts
@@ -170,7 +170,9 @@ def until(plans: Sequence[PhasePlan], name: str | None) -> tuple[PhasePlan, ...]
         return tuple(plans)
     names = [plan.config.name for plan in plans]
     if name not in names:
-        raise ConfigError(f"--until: expected a phase ({', '.join(names)}), got {name}")
+        raise ConfigError(
+            f"--until: expected a phase ({', '.join(names)}), got {name}{did_you_mean(name, names)}"
+        )
     return tuple(plans[: names.index(name) + 1])
 
 

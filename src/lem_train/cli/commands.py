@@ -1,0 +1,85 @@
+"""Which commands there are, and how one is loaded when it is used.
+
+A new command is a line in COMMANDS and a module of that name beside this one, with a function
+`command` or, where it has commands of its own, a typer `app`. No module is imported before its
+command is used, so that `lem --help` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+
+class Row(NamedTuple):
+    """A command: what one does with it, its name, and what it is for in at most 50 characters."""
+
+    purpose: str
+    name: str
+    summary: str
+
+
+COMMANDS = (  # in the order shown; the rows of a purpose stand together
+    Row("Train", "train", "Train what changed, reuse the rest"),
+    Row("Train", "fuse", "Write the model after the last, or any, phase"),
+    Row("Inspect", "plan", "What would be trained and why, and its cost"),
+    Row("Inspect", "verify", "Hold every byte of a run against its records"),
+    Row("Data", "data", "Check, count, split and deduplicate rows"),
+    Row("Data", "tiny", "Write a tiny random model to try things on"),
+    Row("Score", "score", "Score responses, models and attention"),
+)
+
+
+class Commands(TyperGroup):
+    """The commands by purpose. Until one is used there is only its row, as a command that does
+    nothing: that is enough to list, complete and suggest it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {row.name: TyperCommand(row.name, help=row.summary) for row in COMMANDS}
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        """The command of the first word, loaded; an unknown word is a usage error that names the
+        nearest one."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name and found else None, rest
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """The rows, each purpose once, beside the first of its commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(_listed(COMMANDS))
+
+
+def load(name: str) -> Command:
+    """Import the command's module. Without an argument it needs, the command shows its help."""
+    module = import_module(f".{name}", __package__)
+    holder = typer.Typer(rich_markup_mode=None)
+    if hasattr(module, "app"):
+        holder.add_typer(module.app, name=name)
+    else:
+        holder.command(name)(module.command)
+    command = get_group(holder).commands[name]
+    command.no_args_is_help |= any(parameter.required for parameter in command.params)
+    return command
+
+
+def _listed(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    width = max(len(row.purpose) for row in rows)
+    shown = [row.purpose for row in rows]
+    firsts = [
+        "" if before == own else own for before, own in zip(["", *shown], shown, strict=False)
+    ]
+    return [
+        (f"{first:<{width}}  {row.name}", row.summary)
+        for first, row in zip(firsts, rows, strict=True)
+    ]
