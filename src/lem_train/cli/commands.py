@@ -12,8 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
+from typer._click.exceptions import NoSuchOption
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
+
+from ..errors import did_you_mean
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -53,6 +56,15 @@ class Commands(TyperGroup):
         nearest one."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, load(name) if name and found else None, rest
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command of the line; of the options like an unknown one, name the nearest."""
+        try:
+            return super().invoke(ctx)
+        except NoSuchOption as error:
+            error.message += did_you_mean(error.option_name, error.possibilities or ())
+            error.possibilities = None
+            raise
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The rows, each purpose once, beside the first of its commands."""
