@@ -196,9 +196,9 @@ def test_phases_of_two_different_trainings_are_not_mixed(
 
 
 def test_an_unknown_phase_lists_the_known_ones(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--phase: expected one of ethics, zen, last, got tao$"):
+    with pytest.raises(RunError, match=r"--phase: expected one of ethics, zen, last, got tao$"):
         fuse(finished, tmp_path / "model", phase="tao")
-    with pytest.raises(RunError, match="got etics; did you mean ethics\\?"):
+    with pytest.raises(RunError, match=r"got etics; did you mean ethics\?"):
         fuse(finished, tmp_path / "model", phase="etics")
 
 
