@@ -118,6 +118,11 @@ REFUSED = [
         1,
         "expected a phase (first, second), got secnd; did you mean second?",
     ),
+    (
+        ("train", "pico.yaml", "--accept", "frist", "--reason", "good enough"),
+        1,
+        "lem: --accept: expected one of first, second, got frist; did you mean first?",
+    ),
 ]
 
 
@@ -221,7 +226,11 @@ def test_version_says_which(lem: Lem) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("train", {"--run", "--until", "--set", "--json", "--trust-remote-code", "--help"}),
+        (
+            "train",
+            {"--run", "--until", "--set", "--json", "--trust-remote-code", "--accept", "--reason"}
+            | {"--help"},
+        ),
         ("plan", {"--run", "--set", "--json", "--trust-remote-code", "--help"}),
         ("fuse", {"--out", "--phase", "--dtype", "--quantize", "--trust-remote-code", "--help"}),
         ("tiny", {"--arch", "--seed", "--help"}),

@@ -81,6 +81,7 @@ CURRICULA = ["curricula/broken.yaml", MINE, "curricula/none.yml"]
         ("lem fuse runs/e", []),
         (f"lem train {MINE} --until ", ["ethics", "zen"]),
         (f"lem train {MINE} --until z", ["zen"]),
+        (f"lem train {MINE} --accept ", ["ethics", "zen"]),
         (f"lem train --json {MINE} --until=e", ["ethics"]),
         ("lem train curricula/none.yml --until ", []),
         ("lem train curricula/broken.yaml --until ", []),

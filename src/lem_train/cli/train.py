@@ -67,7 +67,12 @@ def command(
     trust_remote_code: TrustOption = False,
     accept: Annotated[
         str | None,
-        typer.Option("--accept", metavar="PHASE", help="Go on though its gate refuses it."),
+        typer.Option(
+            "--accept",
+            metavar="PHASE",
+            help="Go on though its gate refuses it.",
+            autocompletion=complete.curriculum_phases,
+        ),
     ] = None,
     reason: Annotated[
         str | None,

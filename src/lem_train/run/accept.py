@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from .gates import Shown, accepted, failures
 from .plan import PhasePlan, gate_verdicts, shown
 from .records import Verdict
@@ -34,7 +34,8 @@ def put_on_record(accept: Acceptance, prepared: Prepared, run: Path) -> None:
     """
     names = [plan.config.name for plan in prepared.plans]
     if accept.phase not in names:
-        raise ConfigError(f"--accept: expected one of {', '.join(names)}, got {accept.phase}")
+        near = did_you_mean(accept.phase, names)
+        raise ConfigError(f"--accept: expected one of {', '.join(names)}, got {accept.phase}{near}")
     if not accept.reason.strip():
         raise ConfigError("--reason: expected why the phase is good enough, got nothing")
     at = names.index(accept.phase)
