@@ -219,8 +219,8 @@ class GateConfig(Frozen):
 
 
 class ScoringConfig(Frozen):
-    """Probes that the model answers, greedily and without the kernel: before the first phase, at
-    every checkpoint and after each phase. Without it nothing is answered."""
+    """Probes that the model answers, greedily and without the kernel: before the first phase, every
+    `checkpoint.every_updates` updates and after each phase. Without it nothing is answered."""
 
     probes: Annotated[tuple[LocalPath, ...], Field(min_length=1, strict=False)]
     """JSON files of prompts, e.g. ../seeds/checkpoint.json."""

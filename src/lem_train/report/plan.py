@@ -91,13 +91,12 @@ def _totals(preview: RunPreview) -> list[str]:
     if not run:
         return ["nothing to do: every phase is up to date"]
     line = f"to train: {len(run)} of {len(preview.phases)} phases"
-    if preview.baselines is not None:
-        line = f"baselines: {_exam(preview.baselines)}\n{line}"
     if preview.disk is not None:
         line += (
             f"; estimate {format_bytes(preview.disk)} disk, {format_seconds(_seconds(run) or 0)}"
         )
-    return [line]
+    asked = preview.baselines
+    return [line] if asked is None else [f"baselines: {_exam(asked)}", line]
 
 
 def _phase_json(phase: Preview) -> dict[str, Any]:

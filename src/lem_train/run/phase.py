@@ -363,8 +363,8 @@ def _score(
     emit: OnEvent,
     interrupts: Interrupts,
 ) -> None:
-    """Let the model answer the probes before its state is saved."""
-    if exam.scoring is None:
+    """Let the model answer the probes before its state is saved, if it is time for that."""
+    if exam.scoring is None or not session.scores_due:
         return
     seen, check = session.seen, interrupts.check
     metrics, sample = score_checkpoint(model, exam.scoring, seen, exam.base, check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import mlx.nn as nn
 
@@ -61,8 +61,7 @@ class Session:
     @property
     def update(self) -> int:
         """Updates done."""
-        done = (updates_done(metrics) for metrics in reversed(self.seen))
-        return next((update for update in done if update is not None), 0)
+        return _updates(self.seen)
 
     @property
     def seconds(self) -> float:
@@ -91,6 +90,16 @@ class Session:
             or update - self._saved_update >= config.every_updates
             or time.monotonic() - self._saved_at >= 60 * config.every_minutes
         )
+
+    @property
+    def scores_due(self) -> bool:
+        """Whether the checkpoint that is due is to be scored. The best validations may be saved
+        far more often than that pays, so scores wait for as many updates as checkpoints do."""
+        scored = 0
+        for at, metrics in enumerate(self.seen):
+            if isinstance(metrics, ScoreMetrics):
+                scored = _updates(self.seen[:at])
+        return self.update - scored >= self._plan.config.checkpoint.every_updates
 
     def report(self, metrics: Metrics) -> None:
         """Take note of metrics, and write them to the phase's metrics.jsonl."""
@@ -152,6 +161,11 @@ class Session:
         if self._saved_update == 0:
             return f"before the first update that could be saved{lost}"
         return f"after update {self._saved_update} of {updates}, which is saved{lost}"
+
+
+def _updates(metrics: Sequence[Metrics]) -> int:
+    done = (updates_done(m) for m in reversed(metrics))
+    return next((update for update in done if update is not None), 0)
 
 
 def _val_losses(metrics: Iterable[Metrics]) -> list[float]:
