@@ -21,8 +21,8 @@ from lem_train.run.records import (
     Verdict,
     Versions,
 )
+from lem_train.weights.receipt import FuseReceipt
 from lem_train.weights.survival import Survival
-from lem_train.weights.verify import FuseReceipt
 
 TINY: dict[str, Any] = {"tiny": "gemma3", "seed": 3}
 HUB: dict[str, Any] = {"repo": "google/gemma-3-1b-it", "commit": "c" * 40}

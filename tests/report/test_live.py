@@ -43,7 +43,7 @@ from lem_train.run.plan import Action, PhasePlan
 from lem_train.run.records import Losses, PhaseInputs, PhaseRecord, RowCounts, Versions
 from lem_train.run.store import write_phase
 from lem_train.train.metrics import SkippedUpdate, TrainMetrics, ValMetrics
-from lem_train.weights.verify import FuseReceipt, ModuleReceipt
+from lem_train.weights.receipt import FuseReceipt, ModuleReceipt
 
 INPUTS = PhaseInputs(parent="p", settings={}, kernel=None, data="d")
 COUNTS = RowCounts(rows=1, dropped=0, trimmed=0, tokens=1, supervised=1)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lem_train.curriculum.schema import FuseConfig
 from lem_train.errors import GateError
+from lem_train.weights.receipt import FuseReceipt, refuse, shortfalls
 from lem_train.weights.survival import Survival
-from lem_train.weights.verify import FuseReceipt, logit_distance, receipt, refuse, shortfalls
+from lem_train.weights.verify import logit_distance, receipt
 
 BAR = FuseConfig(min_retained=0.99, max_kl=0.05)
 GOOD = FuseReceipt("bfloat16", 1.0, 0.995, 0.2, 0.004, 0.1, 0.001, 40, ())

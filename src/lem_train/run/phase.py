@@ -39,8 +39,9 @@ from ..weights.base import Base, linear_layers
 from ..weights.folder import read_config, tensor_specs
 from ..weights.io import load_model
 from ..weights.lineage import Delta, folder_bytes, measure_fused, read_delta, write_fused
+from ..weights.receipt import FuseReceipt, refuse, shortfalls
 from ..weights.survival import overall
-from ..weights.verify import FuseReceipt, receipt, refuse, shortfalls
+from ..weights.verify import receipt
 from .checkpoints import tidy
 from .estimate import estimate, loaded_bytes, read_shape, row_figures, rows_that_fit, too_little
 from .events import (

@@ -11,7 +11,7 @@ from ..curriculum.schema import Curriculum, PhaseConfig
 from ..data.kernel import Kernel
 from ..errors import ConfigError, RunError, did_you_mean
 from ..hashing import sha256_json
-from ..weights.verify import shortfalls
+from ..weights.receipt import shortfalls
 from .gates import Shown, failures, standing, verdicts
 from .records import (
     TRAINER_VERSION,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..weights.verify import FuseReceipt
+from ..weights.receipt import FuseReceipt
 
 # Part of every fingerprint. Raise it when a change makes the same inputs train to other weights.
 TRAINER_VERSION = 1
