@@ -152,7 +152,7 @@ class Screen:
 
 
 def screen_lines(state: RunState, now: float, width: int, height: int | None = None) -> list[Text]:
-    """Title, table and, while the run is open, the running phase. `height` None: all phases."""
+    """Title, table and, while the run is open, the phase at work. `height` None: all phases."""
     if not state.phases:
         return []
     widths = _column_widths(state, width)
@@ -180,6 +180,7 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "reused": ("↺", "blue"),
     "waiting": ("○", "dim"),
     "running": ("●", "bold cyan"),
+    "trained": ("◐", "bold cyan"),
     "done": ("✓", "green"),
     "stopped": ("■", "bold red"),
 }
@@ -268,7 +269,7 @@ def _rows(state: RunState, widths: dict[str, int], now: float, room: int) -> Ite
 
 
 def _panel(state: RunState, widths: dict[str, int]) -> list[Text]:
-    phase = state.running
+    phase = state.at_work
     if phase is None:
         return [Text("preparing …", style="dim")]
     label = widths["phase"]
@@ -296,7 +297,7 @@ def _bar(phase: PhaseState, room: int) -> Text:
 
 def _loss_trend(phase: PhaseState, room: int) -> Text:
     stage = "validating" if phase.validating else phase.stage
-    note = "" if stage == "training" else f"  {stage} …"
+    note = "" if stage in ("", "training") else f"  {stage} …"
     losses = [metrics.loss for metrics in phase.recent]
     bars = sparkline(losses, min(RECENT, room - len(f"12.34  {note}")))
     return Text.assemble(format_loss(phase.loss), "  ", (bars, "cyan"), (note, "dim"))

@@ -51,6 +51,14 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(bars[round(7 * (value - low) / span) if span else 0] for value in shown)
 
 
+def ago(seconds: float) -> str:
+    """12 s ago · 3 min ago · 5 h ago · 9 days ago."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{max(0, int(seconds))} s ago"
+
+
 def about(seconds: float | None) -> str:
     return NONE if seconds is None else f"≈ {format_seconds(seconds)}"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ..curriculum.schema import PhaseConfig
 from ..run.events import (
     Baseline,
     Event,
@@ -28,11 +29,12 @@ from ..run.events import (
     Trained,
     Validated,
 )
+from ..run.look import PhaseOnDisk, RunOnDisk
 from ..run.plan import PhasePlan
 from ..run.records import PhaseRecord
 from ..train.metrics import Metrics, ScoreMetrics, SkippedUpdate, TrainMetrics, ValMetrics
 
-Status = Literal["reused", "waiting", "running", "done", "stopped"]
+Status = Literal["reused", "waiting", "running", "trained", "done", "stopped"]
 
 RECENT = 40  # iterations in the sparkline and in the mean of tokens per second
 
@@ -45,7 +47,7 @@ class PhaseState:
     iterations: int
     evaluate_every: int
     window: int  # iterations of an update
-    reason: str
+    reason: str = ""
     status: Status = "waiting"
     stage: str = ""
     started_at: float = 0.0
@@ -111,6 +113,12 @@ class RunState:
         return next((phase for phase in self.phases if phase.status == "running"), None)
 
     @property
+    def at_work(self) -> PhaseState | None:
+        """The phase that is begun and not finished, whether somebody works on it or not."""
+        begun = ("running", "trained", "stopped")
+        return next((phase for phase in self.phases if phase.status in begun), None)
+
+    @property
     def reused(self) -> int:
         """How many phases are up to date."""
         return sum(phase.status == "reused" for phase in self.phases)
@@ -163,6 +171,33 @@ def with_reused(state: RunState, read: Callable[[str], PhaseRecord | None]) -> R
     return replace(state, phases=tuple(filled(phase) for phase in state.phases))
 
 
+def as_found(found: RunOnDisk, now: float) -> RunState:
+    """The state of a run as its folder tells it, at `now` (seconds since 1970)."""
+    phases = tuple(_found(phase, found.since) for phase in found.phases)
+    state = RunState(found.record.name, found.run, phases, closed=found.at_work is None)
+    spent = sum(phase.seconds or 0.0 for phase in phases)
+    return replace(state, started_at=now - spent if found.since is None else found.since)
+
+
+def _found(phase: PhaseOnDisk, since: float | None) -> PhaseState:
+    state = _waiting(phase.config)
+    if phase.record is not None:
+        # Its time, validations and all, is what the phases to come are measured by.
+        whole = replace(
+            state,
+            status="done",
+            iteration=state.iterations,
+            train_seconds=phase.record.seconds,
+            passes=state.passes_left,
+        )
+        return _recorded(whole, phase.record)
+    state = replace(_resumed(state, phase.metrics), status=phase.status, stage=phase.stage)
+    if phase.status == "running":
+        return replace(state, started_at=max(since or 0.0, phase.begun_at or 0.0))
+    spent = state.train_seconds + state.val_seconds
+    return replace(state, seconds=None if phase.status == "waiting" else spent)
+
+
 def close(state: RunState, now: float) -> RunState:
     """The state once nothing more will come: a phase that still runs was stopped."""
     running = state.running
@@ -180,13 +215,16 @@ def _change(state: RunState, name: str, change: Callable[[PhaseState], PhaseStat
 
 
 def _planned(plan: PhasePlan) -> PhaseState:
+    status: Status = "reused" if plan.action == "reuse" else "waiting"
+    return replace(_waiting(plan.config), reason=plan.reason, status=status)
+
+
+def _waiting(config: PhaseConfig) -> PhaseState:
     return PhaseState(
-        name=plan.config.name,
-        iterations=plan.config.iterations,
-        evaluate_every=plan.config.evaluate_every,
-        window=plan.config.batch.grad_accumulation_steps,
-        reason=plan.reason,
-        status="reused" if plan.action == "reuse" else "waiting",
+        name=config.name,
+        iterations=config.iterations,
+        evaluate_every=config.evaluate_every,
+        window=config.batch.grad_accumulation_steps,
     )
 
 
@@ -270,8 +308,8 @@ def phase_seconds_left(state: RunState, phase: PhaseState) -> float | None:
 
 
 def seconds_left(state: RunState) -> float | None:
-    """`phase_seconds_left`, summed over the phases that run or wait."""
-    open_phases = [phase for phase in state.phases if phase.status in ("running", "waiting")]
+    """`phase_seconds_left`, summed over the phases that are not done."""
+    open_phases = [phase for phase in state.phases if phase.status not in ("reused", "done")]
     left = [phase_seconds_left(state, phase) for phase in open_phases]
     known = [seconds for seconds in left if seconds is not None]
     return sum(known) if known else None

@@ -86,7 +86,7 @@ def plan_phases(
         inputs = PhaseInputs(
             parent=parent,
             start=None if plans else start,
-            settings=phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+            settings=settings_of(phase),
             kernel=kernel.sha256(phase.wrap) if kernel else None,
             data=data_sha256[index],
         )
@@ -148,6 +148,23 @@ def starts_from(record: PhaseRecord, curriculum: Curriculum, base: dict[str, Any
     return all(start.get(key) == value for key, value in _start(curriculum, base).items())
 
 
+def stands(
+    record: PhaseRecord, curriculum: Curriculum, base: dict[str, Any], before: PhaseRecord | None
+) -> bool:
+    """Whether a finished phase has the settings that a run's curriculum gives it, and builds on
+    the phase `before` it. Its rows and kernel are not looked at."""
+    if record.index == 0:
+        parent_stands = starts_from(record, curriculum, base)
+    else:
+        parent_stands = before is not None and record.inputs.parent == before.fingerprint
+    return parent_stands and record.inputs.settings == settings_of(curriculum.phases[record.index])
+
+
+def settings_of(phase: PhaseConfig) -> dict[str, Any]:
+    """The settings that a phase's weights depend on."""
+    return phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+
+
 def _start(curriculum: Curriculum, base: dict[str, Any]) -> dict[str, Any]:
     return {"base": base, "seed": curriculum.seed, "fuse.dtype": curriculum.fuse.dtype}
 
@@ -199,7 +216,7 @@ def _changes(before: PhaseInputs, now: PhaseInputs) -> list[str]:
     old, new = before.start or {}, now.start or {}
     found = ["the base changed"] if old.get("base") != new.get("base") else []
     found += _differences(_but(old, "base"), _but(new, "base"))
-    found += _differences(_flat(before.settings), _flat(now.settings))
+    found += _differences(flat(before.settings), flat(now.settings))
     if before.data != now.data:
         found.append("its data changed")
     if before.kernel != now.kernel and before.settings.get("wrap") == now.settings.get("wrap"):
@@ -216,11 +233,12 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{k} {old.get(k)} → {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found

@@ -24,6 +24,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ RUN_RECORD, PHASE_RECORD, TRAINED_RECORD = "run.json", "phase.json", "trained.js
 CHECKPOINT_RECORD = "checkpoint.json"
 ANSWERS_FILE, BASELINES_FOLDER = "answers.jsonl", "baselines"
 _PHASE_FOLDERS = "[0-9][0-9]*-*"
+_INSTANT = 0.2  # seconds; how long a lock may be in the way that nobody writes under
 
 
 def phase_folder(run: Path, index: int, name: str) -> Path:
@@ -246,7 +248,7 @@ def writer(run: Path) -> str | None:
 
 def _lock(run: Path, handle: int) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(handle)
     except BlockingIOError as error:
         owner = os.read(handle, 200).decode(errors="replace") or "another process"
         raise RunError(
@@ -265,6 +267,18 @@ def _lock(run: Path, handle: int) -> None:
     with named(run / "lock"):
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _hold(handle: int) -> None:
+    """Take the lock; who only asks whether it is free, as `writer` does, has it for an instant."""
+    until = time.monotonic() + _INSTANT
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_INSTANT / 20)
 
 
 def _is_at(handle: int, path: Path) -> bool:
