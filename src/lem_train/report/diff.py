@@ -25,38 +25,42 @@ _TABLES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def diff_lines(diff: RunDiff, width: int) -> list[str]:
     """What differs and what that did; last, whether anything does."""
-    phases = len({p.config.name for run in (diff.a, diff.b) for p in run.phases})
-    common = phases - len(diff.only_a) - len(diff.only_b)
-    lines = [f"{side}  {_run(run)}" for side, run in (("A", diff.a), ("B", diff.b))]
+    common = len(diff.a.phases) - len(diff.only_a)
+    lines = [
+        *_side("A", diff.a, diff.unfinished_a, width),
+        *_side("B", diff.b, diff.unfinished_b, width),
+    ]
     for title, changes in (
-        ("curriculum", diff.curriculum),
-        ("data", diff.data),
-        ("kernel", diff.kernel),
-        ("software", diff.software),
+        ("curriculum", [*(_change(c, common) for c in diff.curriculum), *_alone(diff)]),
+        ("data", [_change(c, common) for c in diff.data]),
+        ("kernel", [_change(c, common) for c in diff.kernel]),
+        ("software", [_change(c, common) for c in diff.software]),
     ):
         if changes:
-            lines += ["", title, *(line for c in changes for line in _change(c, common, width))]
-    notes = [*_notes(diff), verdict(diff)]
-    tables = [] if diff.same_results else list(_tables(diff))
-    wrapped = [line for note in notes for line in textwrap.wrap(note, width)]
-    return [*lines, *tables, "", *wrapped]
+            lines += ["", title, *(line for c in changes for line in _wrapped(c, width, "  "))]
+    tables = [] if diff.same_results else _tables(diff)
+    return [*lines, *tables, "", *textwrap.wrap(verdict(diff), width)]
 
 
 def verdict(diff: RunDiff) -> str:
     """In a sentence: are they equal, and if not, in what."""
     inputs = ("curriculum", "data", "kernel")
+    alike = "the same adapters, byte for byte"
     if not diff.same_inputs:
         phases = diff.only_a or diff.only_b
         changed = [name for name in inputs if getattr(diff, name) or (name == inputs[0] and phases)]
-        return f"they differ in {' and '.join(changed)}"
-    told = "equal: the same curriculum, data and kernel"
+        told = f"they differ in {' and '.join(changed)}"
+        if diff.same_adapters:
+            return f"{told}; {alike}, in {', '.join(diff.same_adapters)}"
+        return told
     if not diff.effects:
         return "the same curriculum; no phase is finished in either"
+    told = "the same curriculum, data and kernel"
     if diff.same_results:
-        return f"{told}, and the same adapters, byte for byte"
+        return f"equal: {told}, and {alike}"
     if diff.unfinished_a != diff.unfinished_b:
         return f"{told}, as far as both are finished"
-    return "the same curriculum, data and kernel, but other results"
+    return f"{told}, but other results"
 
 
 def diff_json(diff: RunDiff) -> dict[str, Any]:
@@ -75,10 +79,13 @@ def diff_json(diff: RunDiff) -> dict[str, Any]:
     }
 
 
-def _run(run: RunOnDisk) -> str:
+def _side(side: str, run: RunOnDisk, unfinished: Sequence[str], width: int) -> list[str]:
     seconds = sum(phase.record.seconds for phase in run.phases if phase.record is not None)
     phases = f"{run.finished} of {counted(len(run.phases), 'phase')} done"
-    return f"{run.run} · {phases} · {format_seconds(seconds)}"
+    notes = [f"not finished: {', '.join(unfinished)}"] if unfinished else []
+    notes += [f"{run.writer} is training it"] if run.writer else []
+    text = " · ".join([f"{side}  {run.run}", phases, format_seconds(seconds), *notes])
+    return _wrapped(text, width, "")
 
 
 def _run_json(run: RunOnDisk, only: Sequence[str], unfinished: Sequence[str]) -> dict[str, Any]:
@@ -91,15 +98,12 @@ def _run_json(run: RunOnDisk, only: Sequence[str], unfinished: Sequence[str]) ->
     }
 
 
-def _change(change: Change, common: int, width: int) -> list[str]:
+def _change(change: Change, common: int) -> str:
     phases = ", ".join(change.phases)
     if len(change.phases) > 1 and len(change.phases) == common:
         phases = "every phase"
     where = f"  ({phases})" if phases else ""
-    text = f"{change.what}: {_value(change.a)} → {_value(change.b)}{where}"
-    return textwrap.wrap(
-        text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
-    )
+    return f"{change.what}: {_value(change.a)} → {_value(change.b)}{where}"
 
 
 def _value(value: Any) -> str:
@@ -112,16 +116,25 @@ def _value(value: Any) -> str:
     return _SHA256.sub(r"\1…", f"{value:,}" if isinstance(value, int) else str(value))
 
 
-def _notes(diff: RunDiff) -> Iterator[str]:
+def _alone(diff: RunDiff) -> Iterator[str]:
     for side, only in (("A", diff.only_a), ("B", diff.only_b)):
         if only:
             yield f"only in {side}: {', '.join(only)}"
-    for side, unfinished in (("A", diff.unfinished_a), ("B", diff.unfinished_b)):
-        if unfinished:
-            yield f"not finished in {side}: {', '.join(unfinished)}"
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )
 
 
 def _tables(diff: RunDiff) -> Iterator[str]:
+    if all(effect.difference is None for effect in diff.effects):
+        return  # nothing to compare
     names = [len(effect.phase) for effect in diff.effects]
     first = max([len(title) for title, _ in _TABLES.values()] + [min(24, n) for n in names])
     for what, (title, form) in _TABLES.items():
@@ -132,12 +145,12 @@ def _tables(diff: RunDiff) -> Iterator[str]:
 
 
 def _row(effect: Effect, form: Callable[[float], str], first: int) -> str:
-    a, b, difference = effect.a, effect.b, effect.difference
+    a, b = (NONE if value is None else form(value) for value in (effect.a, effect.b))
+    difference = effect.difference
     change = NONE if difference is None else f"{difference:+.2g}" if difference else "="
-    values = (NONE if value is None else form(value) for value in (a, b))
-    return _columns(effect.phase, *values, change, first)
+    return _columns(effect.phase, a, b, change, first)
 
 
 def _columns(phase: str, a: str, b: str, difference: str, first: int) -> str:
     short = phase if len(phase) <= first else f"{phase[: first - 1]}…"
-    return f"{short:<{first}}  {a:>8}  {b:>8}  {difference.replace('-', '−', 1):>9}"
+    return f"{short:<{first}}  {a:>8}  {b:>8}  {difference:>9}"

@@ -94,7 +94,7 @@ def diff_runs(a: RunOnDisk, b: RunOnDisk) -> RunDiff:
     """What differs between two runs. Names of runs and paths of files are no difference."""
     configs_a, configs_b = _configs(a), _configs(b)
     common = [name for name in configs_a if name in configs_b]
-    records_a, records_b = _records(a), _records(b)
+    records = records_a, records_b = _records(a), _records(b)
     finished = [
         (name, records_a[name], records_b[name])
         for name in common
@@ -125,12 +125,10 @@ def diff_runs(a: RunOnDisk, b: RunOnDisk) -> RunDiff:
             for change in _changes(_software(one), _software(other), name)
         ),
         effects=tuple(
-            Effect(
-                name, what, _number(records_a.get(name), read), _number(records_b.get(name), read)
-            )
+            Effect(name, what, *(read(known[name]) if name in known else None for known in records))
             for what, read in _EFFECTS.items()
             for name in names
-            if name in records_a or name in records_b
+            if any(name in known for known in records)
         ),
         same_adapters=tuple(name for name, one, other in finished if one.adapter == other.adapter),
     )
@@ -146,10 +144,6 @@ _EFFECTS: dict[str, Callable[[PhaseRecord], float]] = {
     "mean_kl": lambda record: record.receipt.mean_kl,
     "skipped_updates": lambda record: record.skipped_updates,
 }
-
-
-def _number(record: PhaseRecord | None, read: Callable[[PhaseRecord], float]) -> float | None:
-    return None if record is None else read(record)
 
 
 def _configs(run: RunOnDisk) -> dict[str, PhaseConfig]:
@@ -193,8 +187,8 @@ def _data(name: str, a: PhaseRecord, b: PhaseRecord) -> Iterator[Change]:
                 tuple(file for sha256, file in other.items() if moved or sha256 not in one),
                 (name,),
             )
-        counts = (getattr(record, split).model_dump() for record in (a, b))
-        yield from _changes(*(flat(count, f"{split} ") for count in counts), name)
+        one_count, other_count = (getattr(record, split).model_dump() for record in (a, b))
+        yield from _changes(flat(one_count, f"{split} "), flat(other_count, f"{split} "), name)
 
 
 def _files(record: PhaseRecord, split: str) -> dict[str, str]:
