@@ -32,7 +32,7 @@ def diff_lines(diff: RunDiff, width: int) -> list[str]:
     ]
     for title, changes in (
         ("curriculum", [*(_change(c, common) for c in diff.curriculum), *_alone(diff)]),
-        ("data", [_change(c, common) for c in diff.data]),
+        ("data", [_change(c, common) for c in (*diff.data, *diff.rows)]),
         ("kernel", [_change(c, common) for c in diff.kernel]),
         ("software", [_change(c, common) for c in diff.software]),
     ):
@@ -72,7 +72,7 @@ def diff_json(diff: RunDiff) -> dict[str, Any]:
         "same_results": diff.same_results,
         **{
             name: [asdict(change) for change in getattr(diff, name)]
-            for name in ("curriculum", "data", "kernel", "software")
+            for name in ("curriculum", "data", "rows", "kernel", "software")
         },
         "effects": [asdict(e) | {"difference": e.difference} for e in diff.effects],
         "same_adapters": diff.same_adapters,

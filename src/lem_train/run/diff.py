@@ -44,9 +44,10 @@ class Effect:
 class RunDiff:
     """Two runs side by side.
 
-    `curriculum`, `data`, `kernel` and `software`: what differs, phases aligned by name; `only_a`,
-    `only_b`: phases of one run alone; `unfinished_a`, `unfinished_b`: whose rows, kernel and
-    results are not known; `same_adapters`: phases that both runs taught byte for byte alike.
+    `curriculum`, `data`, `kernel` and `software`: what differs, phases aligned by name; `rows`: the
+    rows and tokens that came of it; `only_a`, `only_b`: phases of one run alone; `unfinished_a`,
+    `unfinished_b`: whose rows, kernel and results are not known; `same_adapters`: phases that both
+    runs taught byte for byte alike.
     """
 
     a: RunOnDisk
@@ -57,6 +58,7 @@ class RunDiff:
     unfinished_a: tuple[str, ...]
     unfinished_b: tuple[str, ...]
     data: tuple[Change, ...]
+    rows: tuple[Change, ...]
     kernel: tuple[Change, ...]
     software: tuple[Change, ...]
     effects: tuple[Effect, ...]
@@ -118,6 +120,11 @@ def diff_runs(a: RunOnDisk, b: RunOnDisk) -> RunDiff:
         unfinished_a=tuple(name for name in configs_a if name not in records_a),
         unfinished_b=tuple(name for name in configs_b if name not in records_b),
         data=_merged(change for name, *both in finished for change in _data(name, *both)),
+        rows=_merged(
+            change
+            for name, one, other in finished
+            for change in _changes(_counts(one), _counts(other), name)
+        ),
         kernel=_merged(change for name, *both in finished for change in _kernel(name, *both)),
         software=_merged(
             change
@@ -187,8 +194,10 @@ def _data(name: str, a: PhaseRecord, b: PhaseRecord) -> Iterator[Change]:
                 tuple(file for sha256, file in other.items() if moved or sha256 not in one),
                 (name,),
             )
-        one_count, other_count = (getattr(record, split).model_dump() for record in (a, b))
-        yield from _changes(flat(one_count, f"{split} "), flat(other_count, f"{split} "), name)
+
+
+def _counts(record: PhaseRecord) -> dict[str, Any]:
+    return flat(record.train.model_dump(), "train ") | flat(record.valid.model_dump(), "valid ")
 
 
 def _files(record: PhaseRecord, split: str) -> dict[str, str]:
