@@ -153,6 +153,33 @@ def test_the_same_inputs_may_end_in_other_results(finished: Path, run: Path) -> 
     assert verdict(compared(finished, run)).endswith("as far as both are finished")
 
 
+def test_scores_stand_side_by_side_where_the_probes_are_the_same(
+    pico: Pico, tmp_path: Path
+) -> None:
+    probes, scoring = pico.root / "probes.json", "scoring={probes: [probes.json], max_tokens: 8}"
+    probes.write_text('[{"id": "P1", "prompt": "Who goes there?"}]')
+    runs = [tmp_path / name for name in ("one", "two", "three")]
+    pico.train(runs[0], scoring, until="ethics")
+    pico.train(runs[1], scoring, "defaults.optimizer.learning_rate=2e-1", until="ethics")
+    probes.write_text('[{"id": "P1", "prompt": "Who came here?"}]')
+    pico.train(runs[2], scoring, until="ethics")
+    diff = compared(runs[0], runs[1])
+    (one,), (two,) = (pico.records(run) for run in runs[:2])
+    assert one.learned.scores is not None and two.learned.scores is not None
+    a, b = one.learned.scores.means, two.learned.scores.means
+    assert a != b
+    told = {e.what: (e.a, e.b, e.difference) for e in diff.effects if e.what in a}
+    assert told == {what: (a[what], b[what], b[what] - a[what]) for what in a}
+    tables = [line.split()[0] for line in text(diff) if line.endswith("B − A")]
+    moved = [what for what in a if a[what] != b[what]]
+    assert tables == ["val", "train", "retained", "KL", *moved]
+    other = compared(runs[0], runs[2])
+    assert [change.what for change in other.data] == ["probes"]
+    scores = [effect for effect in other.effects if effect.what in a]
+    assert scores and not any(e.comparable or e.difference is not None for e in scores)
+    json.dumps(diff_json(other), allow_nan=False)
+
+
 def test_what_is_wrong_with_either_run_is_said_at_once(finished: Path, run: Path) -> None:
     (run / "02-zen" / "phase.json").write_text("{")
     with pytest.raises(RunError) as caught:

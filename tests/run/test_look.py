@@ -18,9 +18,21 @@ from hypothesis import strategies as st
 
 from lem_train.errors import GateError, RunError
 from lem_train.report.state import RunState, advance, as_found
-from lem_train.run.events import Event, PhaseFinished, RunFinished, Saved, Stage, Trained, Validated
+from lem_train.report.status import shown_json, status_lines
+from lem_train.run.accept import Acceptance
+from lem_train.run.events import (
+    Event,
+    PhaseFinished,
+    RunFinished,
+    Saved,
+    Scored,
+    Stage,
+    Trained,
+    Validated,
+)
 from lem_train.run.look import RunOnDisk, look, preparing, read_metrics, run_folders
-from lem_train.run.store import writer, writing
+from lem_train.run.runner import train_curriculum
+from lem_train.run.store import read_trained, writer, writing
 from lem_train.train.metrics import TrainMetrics
 
 if TYPE_CHECKING:
@@ -100,7 +112,7 @@ def test_every_moment_of_a_training_is_seen_as_the_live_view_has_it(
     assert look(run).status == "stopped"
     assert (Trained, ["training"]) in seen
     told = {tuple(stages) for kind, stages in seen if kind is Stage}
-    assert told == {("loading",), ("fusing",)}
+    assert told == {("loading",), ("being examined",), ("fusing",)}
     # The next phase is loading as soon as the one before is done.
     assert {tuple(stages) for kind, stages in seen if kind is PhaseFinished} == {("loading",)}
 
@@ -152,7 +164,50 @@ def test_a_phase_that_a_fuse_refused_is_trained(pico: Pico, tmp_path: Path) -> N
             seen.append((event.what, look(run).phases[0].stage))
 
     pico.train(run, *settings, until="ethics", on=on)
-    assert seen == [("loading", "loading"), ("fusing", "loading"), ("verifying", "fusing")]
+    assert seen == [("loading", "loading"), ("fusing", "fusing"), ("verifying", "fusing")]
+
+
+PROBES = "scoring={probes: [probes.json], max_tokens: 8}"
+
+
+def test_scores_and_verdicts_of_the_last_moment_are_found(pico: Pico, tmp_path: Path) -> None:
+    (pico.root / "probes.json").write_text('[{"id": "P1", "prompt": "Who goes there?"}]')
+    run, on_the_way = tmp_path / "run", []
+
+    def on(event: Event) -> None:
+        if isinstance(event, Scored):
+            on_the_way.append((event.metrics.scores, look(run).phases[0].scores))
+
+    with pytest.raises(GateError):
+        pico.train(run, *OFTEN, PROBES, "phases.ethics.gate={require: [grammar >= 99]}", on=on)
+    assert on_the_way and all(told == found for told, found in on_the_way)
+    found = look(run)
+    (phase, *_) = found.phases
+    trained = read_trained(run / "01-ethics")
+    assert (
+        trained is not None and trained.learned is not None and trained.learned.scores is not None
+    )
+    assert (phase.status, phase.scores) == ("trained", trained.learned.scores.means)
+    assert phase.verdicts == trained.verdicts and not phase.verdicts[0].passed
+    shown = [line.plain for line in status_lines(found, found.changed_at, 200)]
+    assert "updates     7 of 7; trained, refused by its gate" in shown
+    assert any(line.startswith("scores      ethics: grammar ") for line in shown)
+    assert any(line.startswith("            base: grammar ") for line in shown)
+    assert any(line.startswith("gate        ethics: FAILS: grammar >= 99: exp") for line in shown)
+    assert shown_json(found, 0.0)["phases"][0]["verdicts"][0]["passed"] is False
+    # The user goes on nevertheless, and says why.
+    accept = Acceptance("ethics", "it is but a test")
+    train_curriculum(
+        pico.load(*OFTEN, PROBES, "phases.ethics.gate={require: [grammar >= 99]}"),
+        run,
+        lambda event: None,
+        "zen",
+        accept=accept,
+    )
+    shown = [line.plain for line in status_lines(look(run), 0.0, 200)]
+    assert any("accepted: it is but a test" in line for line in shown)
+    assert not any("FAILS" in line for line in shown)
+    assert any(line.startswith("scores      zen: ") for line in shown)
 
 
 def test_phases_that_are_built_on_what_is_no_more_wait(pico: Pico, run: Path) -> None:

@@ -6,15 +6,17 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+from ..curriculum.gate import SCORED
 from ..run.diff import Change, Effect, RunDiff
 from ..run.look import RunOnDisk
-from .numbers import NONE, counted, format_kl, format_loss, format_seconds
+from .numbers import NONE, counted, format_kl, format_loss, format_score, format_seconds
 
 _SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
-# What is told of a phase's numbers; the JSON has all of them.
+# What is told of a phase's numbers beside its scores; the JSON has all of them.
 _TABLES: dict[str, tuple[str, Callable[[float], str]]] = {
     "val_loss": ("val loss", format_loss),
     "train_loss": ("train loss", format_loss),
@@ -137,9 +139,12 @@ def _tables(diff: RunDiff) -> Iterator[str]:
         return  # nothing to compare
     names = [len(effect.phase) for effect in diff.effects]
     first = max([len(title) for title, _ in _TABLES.values()] + [min(24, n) for n in names])
-    for what, (title, form) in _TABLES.items():
+    told = {effect.what for effect in diff.effects}
+    scores = [what for what in (*SCORED, "capability") if what in told]
+    tables = _TABLES | {what: (what, partial(format_score, what)) for what in scores}
+    for what, (title, form) in tables.items():
         rows = [effect for effect in diff.effects if effect.what == what]
-        if rows:
+        if rows and not (what in scores and all(effect.a == effect.b for effect in rows)):
             yield from ("", _columns(title, "A", "B", "B − A", first))
             yield from (_row(effect, form, first) for effect in rows)
 

@@ -12,10 +12,11 @@ from typing import Any
 from rich.text import Text
 
 from ..errors import LemError
+from ..run.gates import failures, told
 from ..run.look import PhaseOnDisk, RunOnDisk, look, preparing, run_folders
 from ..weights.receipt import FuseReceipt
 from .live import screen_lines
-from .numbers import NONE, ago, format_kl, format_loss
+from .numbers import NONE, ago, format_kl, format_loss, format_scores
 from .state import PhaseState, as_found, phase_seconds_left, seconds_left
 
 _INDENT = 12
@@ -98,7 +99,7 @@ def shown_json(found: Shown, now: float) -> dict[str, Any]:
 def status_lines(found: RunStatus, now: float, width: int, height: int | None = None) -> list[Text]:
     """Table, phase at work and what was saved last, by whom; `height` None: all phases."""
     if isinstance(found, Preparing):
-        return _wrapped("", f"{found.run}: {found.writer} is preparing it; no record yet", width)
+        return _wrapped(None, f"{found.run}: {found.writer} is preparing it; no record yet", width)
     details = [
         line for label, text in _details(found, now) for line in _wrapped(label, text, width)
     ]
@@ -116,6 +117,7 @@ def _details(found: RunOnDisk, now: float) -> Iterator[tuple[str, str]]:
             f"{last.name}: retained {receipt.retained:.4f}, of all phases' delta "
             f"{receipt.retained_total:.4f}, KL {format_kl(receipt.mean_kl)}",
         )
+    yield from _shown(found)
     if found.writer is not None:
         yield "training", f"{found.writer}, in {found.run}"
     elif found.status == "done":
@@ -124,28 +126,44 @@ def _details(found: RunOnDisk, now: float) -> Iterator[tuple[str, str]]:
         yield "stopped", f"{ago(now - found.changed_at)}; the same lem train goes on in {found.run}"
 
 
+def _shown(found: RunOnDisk) -> Iterator[tuple[str, str]]:
+    """The newest scores beside the base's, and what the gates say."""
+    if scored := [phase for phase in found.phases if phase.scores is not None]:
+        yield "scores", f"{scored[-1].config.name}: {format_scores(scored[-1].scores or {})}"
+    for name, scores in list(found.record.baselines.items())[:1]:
+        yield "" if scored else "scores", f"{name}: {format_scores(scores.means)}"
+    judged = [phase for phase in found.phases if phase.verdicts]
+    if passed := [p.config.name for p in judged if all(v.passed for v in p.verdicts)]:
+        yield "gates", f"passed by {', '.join(passed)}"
+    for phase in judged:
+        for verdict in phase.verdicts:
+            if not verdict.passed:
+                word = "" if verdict.stands else "FAILS: "
+                yield "gate", f"{phase.config.name}: {word}{told(verdict)}"
+
+
 def _updates(phase: PhaseOnDisk, now: float) -> str:
     text = f"{phase.update} of {phase.config.updates}"
-    if phase.status == "trained" or phase.stage == "fusing":
-        return f"{text}; trained, not fused yet"
+    if phase.trained is not None:
+        refused = bool(failures(phase.verdicts))
+        return f"{text}; trained, {'refused by its gate' if refused else 'not fused yet'}"
     if phase.saved is None or phase.saved_at is None:
         return f"{text}; none saved yet"
     return f"{text}; saved after {phase.saved.update}, {ago(now - phase.saved_at)}"
 
 
-def _wrapped(label: str, text: str, width: int) -> list[Text]:
-    """A label and its text on as many lines as it takes."""
-    indent = " " * _INDENT if label else ""
+def _wrapped(label: str | None, text: str, width: int) -> list[Text]:
+    """A label, if any, and its text on as many lines as it takes."""
+    indent = "" if label is None else " " * _INDENT
     lines = textwrap.wrap(
         text,
         max(width, 2 * _INDENT),
-        initial_indent=f"{label:<{len(indent)}}",
+        initial_indent=f"{label or '':<{len(indent)}}",
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
     texts = [Text(line) for line in lines]
-    if label:
-        texts[0].stylize("dim", 0, len(label))
+    texts[0].stylize("dim", 0, len(label or ""))
     return texts
 
 
@@ -164,6 +182,7 @@ def status_json(found: Listed, now: float) -> dict[str, Any]:
         "writer": found.writer,
         "since": _time(found.since),
         "changed_at": _time(found.changed_at),
+        "baselines": {name: s.means for name, s in found.record.baselines.items()},
         "seconds_left": left if found.status != "done" else 0.0,
         "phases": [
             _phase_json(phase, shown, phase_seconds_left(state, shown))
@@ -199,6 +218,8 @@ def _phase_json(phase: PhaseOnDisk, shown: PhaseState, left: float | None) -> di
             "saved_at": _time(phase.saved_at),
         },
         "receipt": record and _receipt_json(record.receipt),
+        "scores": phase.scores,
+        "verdicts": [verdict.model_dump() for verdict in phase.verdicts],
         "finished_at": record and record.finished_at,
     }
 
@@ -219,15 +240,17 @@ def _time(seconds: float | None) -> str | None:
 def list_lines(found: RunList, now: float, width: int) -> list[Text]:
     """A line for every run, the problems of those that cannot be read below."""
     if not found.runs:
-        return _wrapped("", f"no runs in {found.folder}; train one: lem train CURRICULUM", width)
+        return _wrapped(None, f"no runs in {found.folder}; train one: lem train CURRICULUM", width)
     head = ("run", "phases", "state", "loss", "changed")
     rows = [head, *(_listed(run, now) for run in found.runs)]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(head))]
     sizes[0] = max(8, min(sizes[0], width - sum(sizes[1:]) - 2 * (len(head) - 1)))
     lines = [Text(_columns(row, sizes)) for row in rows]
     lines[0].stylize("dim")
-    bad = [run.problem for run in found.runs if isinstance(run, Unreadable)]
-    return [*lines, *(line for problem in bad for line in [Text(), *_wrapped("", problem, width)])]
+    for run in found.runs:
+        if isinstance(run, Unreadable):
+            lines += [Text(), *_wrapped(None, run.problem, width)]
+    return lines
 
 
 def _listed(run: Listed, now: float) -> tuple[str, str, str, str, str]:

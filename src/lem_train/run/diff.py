@@ -27,17 +27,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Effect:
-    """A number of a phase's record in both runs; None where the phase is not finished."""
+    """A number of a phase's record in both runs; None where the phase is not finished.
+    `comparable`: not so are scores of answers to other probes."""
 
     phase: str
     what: str
     a: float | None
     b: float | None
+    comparable: bool = True
 
     @property
     def difference(self) -> float | None:
         """B − A."""
-        return None if self.a is None or self.b is None else self.b - self.a
+        if self.a is None or self.b is None or not self.comparable:
+            return None
+        return self.b - self.a
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,11 @@ def diff_runs(a: RunOnDisk, b: RunOnDisk) -> RunDiff:
         only_b=tuple(name for name in configs_b if name not in configs_a),
         unfinished_a=tuple(name for name in configs_a if name not in records_a),
         unfinished_b=tuple(name for name in configs_b if name not in records_b),
-        data=_merged(change for name, *both in finished for change in _data(name, *both)),
+        data=_merged(
+            change
+            for name, one, other in finished
+            for change in (*_data(name, one, other), *_probes(name, one, other))
+        ),
         rows=_merged(
             change
             for name, one, other in finished
@@ -132,13 +140,25 @@ def diff_runs(a: RunOnDisk, b: RunOnDisk) -> RunDiff:
             for change in _changes(_software(one), _software(other), name)
         ),
         effects=tuple(
-            Effect(name, what, *(read(known[name]) if name in known else None for known in records))
-            for what, read in _EFFECTS.items()
-            for name in names
-            if any(name in known for known in records)
+            effect for name in names for effect in _effects(name, *(r.get(name) for r in records))
         ),
         same_adapters=tuple(name for name, one, other in finished if one.adapter == other.adapter),
     )
+
+
+def _effects(name: str, a: PhaseRecord | None, b: PhaseRecord | None) -> Iterator[Effect]:
+    if a is None and b is None:
+        return
+    for what, read in _EFFECTS.items():
+        yield Effect(name, what, None if a is None else read(a), None if b is None else read(b))
+    scores_a, scores_b = _scores(a), _scores(b)
+    alike = a is None or b is None or not list(_probes(name, a, b))
+    for what in dict.fromkeys((*scores_a, *scores_b)):
+        yield Effect(name, what, scores_a.get(what), scores_b.get(what), alike)
+
+
+def _scores(record: PhaseRecord | None) -> dict[str, float]:
+    return record.learned.scores.means if record and record.learned.scores else {}
 
 
 _EFFECTS: dict[str, Callable[[PhaseRecord], float]] = {
@@ -164,8 +184,11 @@ def _records(run: RunOnDisk) -> dict[str, PhaseRecord]:
 def _of_run(run: RunOnDisk) -> dict[str, Any]:
     """What holds for all phases, the base with what identifies it."""
     curriculum = run.curriculum
-    fuse = curriculum.fuse.model_dump(mode="json")
-    return flat({"base": run.record.base, "seed": curriculum.seed, "fuse": fuse})
+    fuse, scoring = curriculum.fuse.model_dump(mode="json"), None
+    if curriculum.scoring is not None:  # its files are told by what they hold
+        scoring = curriculum.scoring.model_dump(mode="json", exclude={"probes", "capability"})
+    start = {"base": run.record.base, "seed": curriculum.seed, "fuse": fuse}
+    return flat(start if scoring is None else start | {"scoring": scoring})
 
 
 def _settings(phase: PhaseConfig) -> dict[str, Any]:
@@ -202,6 +225,12 @@ def _counts(record: PhaseRecord) -> dict[str, Any]:
 
 def _files(record: PhaseRecord, split: str) -> dict[str, str]:
     return {f.sha256: f"{f.name} {f.sha256}" for f in record.data if f.split == split}
+
+
+def _probes(name: str, a: PhaseRecord, b: PhaseRecord) -> Iterator[Change]:
+    one, other = (r.learned.scores and r.learned.scores.probes for r in (a, b))
+    if one != other:
+        yield Change("probes", one, other, (name,))
 
 
 def _kernel(name: str, a: PhaseRecord, b: PhaseRecord) -> Iterator[Change]:

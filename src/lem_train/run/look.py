@@ -11,9 +11,9 @@ from typing import Literal
 from ..curriculum.schema import Curriculum, PhaseConfig
 from ..errors import RunError
 from ..files import leftovers
-from ..train.metrics import METRICS_FILE, Metrics, from_jsonl, updates_done
+from ..train.metrics import METRICS_FILE, Metrics, ScoreMetrics, from_jsonl, updates_done
 from .plan import stands
-from .records import CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord
+from .records import CheckpointRecord, PhaseRecord, RunRecord, TrainedRecord, Verdict
 from .store import (
     CHECKPOINT_RECORD,
     PHASE_RECORD,
@@ -58,6 +58,21 @@ class PhaseOnDisk:
             return self.record.updates
         done = (updates_done(metrics) for metrics in reversed(self.metrics))
         return next((update for update in done if update is not None), 0)
+
+    @property
+    def scores(self) -> dict[str, float] | None:
+        """Means by measure: at the phase's end, or when it was last scored on the way."""
+        ended = self.record or self.trained
+        if ended is not None and ended.learned is not None and ended.learned.scores is not None:
+            return ended.learned.scores.means
+        found = (m.scores for m in reversed(self.metrics) if isinstance(m, ScoreMetrics))
+        return next(found, None)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Of its gate, once it was judged."""
+        ended = self.record or self.trained
+        return () if ended is None else ended.verdicts
 
 
 @dataclass(frozen=True)
@@ -165,10 +180,21 @@ def _unfinished(
         return PhaseOnDisk(config)
     saved, saved_at = _saved(folder)
     status: Found = "running" if since is not None else "trained" if trained else "stopped"
-    stage = "" if since is None else "fusing" if fusing else "training"
+    stage = "training"
+    if trained is not None and fusing:
+        stage = "fusing" if trained.learned else "being examined"
     metrics = read_metrics(folder / METRICS_FILE)
     return PhaseOnDisk(
-        config, status, stage, None, trained, metrics, saved, saved_at, begun_at, written
+        config,
+        status,
+        "" if since is None else stage,
+        None,
+        trained,
+        metrics,
+        saved,
+        saved_at,
+        begun_at,
+        written,
     )
 
 
@@ -227,8 +253,13 @@ def _parsed(text: bytes) -> tuple[Metrics, ...] | None:
 
 
 def _sound(metrics: Metrics) -> bool:
-    values = [v for k, v in vars(metrics).items() if k != "skipped" and v is not None]
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    fields = dict(vars(metrics))
+    scores = fields.pop("scores", {})
+    values = [v for k, v in fields.items() if k != "skipped" and v is not None]
+    if not isinstance(scores, dict):
+        return False
+    numbers = (*values, *scores.values())
+    return all(type(value) in (int, float) and math.isfinite(float(value)) for value in numbers)
 
 
 def _written(path: Path) -> float | None:
