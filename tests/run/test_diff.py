@@ -157,11 +157,11 @@ def test_scores_stand_side_by_side_where_the_probes_are_the_same(
     pico: Pico, tmp_path: Path
 ) -> None:
     probes, scoring = pico.root / "probes.json", "scoring={probes: [probes.json], max_tokens: 8}"
-    probes.write_text('[{"id": "P1", "prompt": "Who goes there?"}]')
+    probes.write_text('[{"id": "P1", "domain": "d", "prompt": "Who goes there?"}]')
     runs = [tmp_path / name for name in ("one", "two", "three")]
     pico.train(runs[0], scoring, until="ethics")
     pico.train(runs[1], scoring, "defaults.optimizer.learning_rate=2e-1", until="ethics")
-    probes.write_text('[{"id": "P1", "prompt": "Who came here?"}]')
+    probes.write_text('[{"id": "P1", "domain": "d", "prompt": "Who came here?"}]')
     pico.train(runs[2], scoring, until="ethics")
     diff = compared(runs[0], runs[1])
     (one,), (two,) = (pico.records(run) for run in runs[:2])

@@ -171,7 +171,9 @@ PROBES = "scoring={probes: [probes.json], max_tokens: 8}"
 
 
 def test_scores_and_verdicts_of_the_last_moment_are_found(pico: Pico, tmp_path: Path) -> None:
-    (pico.root / "probes.json").write_text('[{"id": "P1", "prompt": "Who goes there?"}]')
+    (pico.root / "probes.json").write_text(
+        '[{"id": "P1", "domain": "d", "prompt": "Who goes there?"}]'
+    )
     run, on_the_way = tmp_path / "run", []
 
     def on(event: Event) -> None:
