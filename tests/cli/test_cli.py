@@ -232,6 +232,8 @@ def test_version_says_which(lem: Lem) -> None:
             | {"--help"},
         ),
         ("plan", {"--run", "--set", "--json", "--trust-remote-code", "--help"}),
+        ("status", {"--watch", "--json", "--help"}),
+        ("diff", {"--json", "--help"}),
         ("fuse", {"--out", "--phase", "--dtype", "--quantize", "--trust-remote-code", "--help"}),
         ("tiny", {"--arch", "--seed", "--help"}),
         ("data check", {"--similarity", "--tokenizer", "--help"}),

@@ -34,6 +34,8 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Train", "train", "Train what changed, reuse the rest"),
     Row("Train", "fuse", "Write the model after the last, or any, phase"),
     Row("Inspect", "plan", "What would be trained and why, and its cost"),
+    Row("Inspect", "status", "How far a run is, also while it trains"),
+    Row("Inspect", "diff", "What differs between two runs, and its effect"),
     Row("Inspect", "verify", "Hold every byte of a run against its records"),
     Row("Data", "data", "Check, count, split and deduplicate rows"),
     Row("Data", "tiny", "Write a tiny random model to try things on"),

@@ -8,15 +8,25 @@ from typing import Annotated
 
 import typer
 
+from . import complete
+
 
 def command(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one.")],
+    run_a: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_A", help="A run folder.", autocompletion=complete.run_folders),
+    ],
+    run_b: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_B", help="Another one.", autocompletion=complete.run_folders),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For machines: docs/json.md.")] = False,
 ) -> None:
     """Show what differs between two runs, and what that did to losses, fuses and scores.
 
-    Phases are aligned by name. Example: lem diff runs/smoke runs/smoke-rank-8
+    Phases are aligned by name.
+
+    Example: lem diff runs/smoke runs/smoke-rank-8
     """
     from rich.console import Console
 

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from . import complete
+
 _RUNS = Path("runs")
 
 
 def command(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="A run folder; without it, the runs in ./runs."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder; without it, the runs in ./runs.",
+            autocompletion=complete.run_folders,
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on showing it while somebody trains.")
