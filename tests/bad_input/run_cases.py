@@ -284,19 +284,19 @@ def _gone(name: str, file: str, start: Change = _finished) -> Case:
 
 
 VERSIONS = [
-    _odd("a run of a newer lem", RUN_JSON, _versioned(RUN_JSON, 3), _NEWER, "got 3", TRAIN),
+    _odd("a run of a newer lem", RUN_JSON, _versioned(RUN_JSON, 4), _NEWER, "got 4", TRAIN),
     _odd("a run of an older lem", RUN_JSON, _versioned(RUN_JSON, 1), _VERSION, "got 1", FUSE),
     _odd("a run of no version", RUN_JSON, _unversioned(RUN_JSON), _VERSION, "got null", VERIFY),
-    _odd("a run of a named version", RUN_JSON, _versioned(RUN_JSON, "2"), _VERSION, '"2"', PLAN),
-    _odd("a phase of a newer lem", PHASE_JSON, _versioned(PHASE_JSON, 3), _NEWER, "got 3", FUSE),
+    _odd("a run of a named version", RUN_JSON, _versioned(RUN_JSON, "3"), _VERSION, '"3"', PLAN),
+    _odd("a phase of a newer lem", PHASE_JSON, _versioned(PHASE_JSON, 4), _NEWER, "got 4", FUSE),
     _odd("a phase of an older lem", PHASE_JSON, _versioned(PHASE_JSON, 1), _VERSION, "got 1", MORE),
     _odd("a phase of no version", PHASE_JSON, _unversioned(PHASE_JSON), _VERSION, "null", PLAN),
     _odd(
         "a training of a newer lem",
         TRAINED_JSON,
-        _versioned(TRAINED_JSON, 3, _trained),
+        _versioned(TRAINED_JSON, 4, _trained),
         _NEWER,
-        "got 3",
+        "got 4",
         TRAIN,
     ),
     _odd(
@@ -318,9 +318,9 @@ VERSIONS = [
     _odd(
         "a checkpoint of a newer lem",
         f"{CHECKPOINT}/checkpoint.json",
-        _versioned(f"{CHECKPOINT}/checkpoint.json", 3, _saved),
+        _versioned(f"{CHECKPOINT}/checkpoint.json", 4, _saved),
         _NEWER,
-        "got 3",
+        "got 4",
         VERIFY,
     ),
 ]
