@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -64,6 +64,10 @@ def command(
     ] = None,
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
+    track: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        typer.Option("--track", help="Write all figures for it, too, to DIR/tracking."),
+    ] = None,
     trust_remote_code: TrustOption = False,
     accept: Annotated[
         str | None,
@@ -88,15 +92,18 @@ def command(
     from rich.console import Console
 
     from ..curriculum.load import load_curriculum
-    from ..report.live import Unbroken, choose_view
+    from ..report.live import Together, Unbroken, View, choose_view
+    from ..report.track import tracking
     from ..run.interrupt import Interrupts
     from ..run.runner import train_curriculum
 
+    trackers: list[View] = [tracking(track)] if track else []
     accepted = _acceptance(accept, reason)
     loaded = load_curriculum(curriculum, set_ or [])
     folder, interrupts = run or default_run(loaded.name), Interrupts()
-    with interrupts.armed(), Unbroken(choose_view(Console(), as_json)) as view:
-        train_curriculum(loaded, folder, view, until, trust_remote_code, interrupts, accepted)
+    view = Unbroken(choose_view(Console(), as_json))
+    with interrupts.armed(), Together([view, *trackers]) as views:
+        train_curriculum(loaded, folder, views, until, trust_remote_code, interrupts, accepted)
 
 
 def _acceptance(phase: str | None, reason: str | None) -> Acceptance | None:

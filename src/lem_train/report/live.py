@@ -6,10 +6,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -99,6 +99,26 @@ class Unbroken:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
             os.close(nowhere)
+
+
+class Together:
+    """Several views of one run: each is told every event, in their order."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        for view in self._views:
+            self._open.enter_context(view)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def __call__(self, event: Event) -> None:
+        for view in self._views:
+            view(event)
 
 
 class LiveView:

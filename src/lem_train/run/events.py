@@ -94,7 +94,8 @@ class Judged:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A phase goes on after `update` updates; `metrics` is what it had reported by then."""
+    """A phase goes on after `update` updates; `metrics` is what it had reported by then. After the
+    last update it goes on at the fuse, and never starts."""
 
     phase: str
     update: int

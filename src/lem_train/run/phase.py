@@ -50,6 +50,7 @@ from .events import (
     OnEvent,
     PhaseFinished,
     PhaseStarted,
+    Resumed,
     Scored,
     Skipped,
     Stage,
@@ -255,7 +256,7 @@ def _trained(
         begin_phase(folder)
     record = read_trained(folder)
     stands = record is not None and record.fingerprint == plan.fingerprint
-    if record is None or not stands or changed_files(folder / "adapter", record.adapter):
+    if record is None or not stands or _changed(folder, record):
         record = None
     emit(Stage(phase.name, "loading"))
     model = load_model(lineage.weights, trust_remote_code=lineage.base.trust_remote_code)
@@ -265,8 +266,16 @@ def _trained(
         record = _train(model, adapters, plan, rows, exam, seed, at_once, emit, interrupts)
     else:
         model.load_weights(str(folder / "adapter" / ADAPTER_FILE), strict=False)
+        reported = tuple(from_jsonl((folder / METRICS_FILE).read_text()))
+        emit(Resumed(phase.name, phase.updates, phase.iterations, reported))
     record = _examined(model, plan, rows, exam, record, at_once, emit, interrupts)
     return record, _held_out(model, rows, phase)
+
+
+def _changed(folder: Path, record: TrainedRecord) -> list[str]:
+    """What is not as a training recorded it, in words."""
+    metrics = changed_files(folder, {METRICS_FILE: record.metrics})
+    return [*changed_files(folder / "adapter", record.adapter), *metrics]
 
 
 def _examined(
