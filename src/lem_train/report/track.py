@@ -49,6 +49,9 @@ TrackerName = Literal["tensorboard", "wandb"]
 
 _FOLDER = "tracking"  # of a run; no record knows it, and it may be removed at any time
 _PACKAGES: dict[TrackerName, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+# What wandb does unless told otherwise: it prints over the live table, and tells its makers of
+# errors and timings, offline too.
+_ENVIRONMENT = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 _FLUSH_EVERY = 5.0  # seconds; TensorBoard reads no oftener
 
 
@@ -70,17 +73,29 @@ class Tracker(Protocol):
 
 
 def tracking(name: TrackerName) -> Tracking:
-    """A view of a run that tracks it with `name`. Raises ConfigError where its package is missing,
-    before anything else is loaded."""
+    """A view of a run that tracks it with `name`.
+
+    Raises:
+        ConfigError: its package or login is missing; nothing else was loaded yet.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     package = _PACKAGES[name]
     try:
-        import_module(package)
+        module = import_module(package)
     except ImportError as error:
         raise ConfigError(
             f"--track {name}: expected the package {package}, which cannot be loaded ({error}); "
             f"install it: uv sync --extra {name}, or pip install 'lem-train[{name}]'"
         ) from error
-    return Tracking(name, TensorBoard if name == "tensorboard" else WeightsAndBiases)
+    if name == "tensorboard":
+        return Tracking(name, TensorBoard)
+    if os.environ.get("WANDB_MODE") == "online" and not module.login(prompt=False):
+        raise ConfigError(
+            "--track wandb: WANDB_MODE=online expects a login, found none; `wandb login`, or leave "
+            "WANDB_MODE away: then all stays on the disk until `wandb sync`"
+        )
+    return Tracking(name, WeightsAndBiases)
 
 
 class Tracking:
@@ -111,7 +126,7 @@ class Tracking:
             action()
         except Exception as error:  # other people's code, a full disk, a network: all may fail
             self._failed = True
-            self._say(f"{error or type(error).__name__}; the run goes on untracked")
+            self._say(f"{_reason(error)}; the run goes on untracked")
             with suppress(Exception):
                 self._close(failed=True)
 
@@ -173,6 +188,12 @@ class Tracking:
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             tracker.close(failed)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def offsets(plans: tuple[PhasePlan, ...]) -> dict[str, int]:
@@ -265,13 +286,14 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, planned: RunPlanned) -> None:
         import wandb
 
+        self._teardown = wandb.teardown
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "lem"),
             name=planned.name,
             dir=str(folder.parent),  # it makes its folder there
             mode=os.environ.get("WANDB_MODE", "offline"),
             config={plan.config.name: plan.inputs.settings for plan in planned.plans},
-            settings=wandb.Settings(console="off", silent=True, disable_git=True),
+            settings=wandb.Settings(console="off", disable_git=True),
         )
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
@@ -281,4 +303,7 @@ class WeightsAndBiases:
         self._run.log({"iteration": step, **row.figures, **text})
 
     def close(self, failed: bool) -> None:
-        self._run.finish(exit_code=int(failed))
+        try:
+            self._run.finish(exit_code=int(failed))
+        finally:
+            self._teardown()  # it would come at exit, with a traceback where its process has died
