@@ -229,7 +229,7 @@ def test_version_says_which(lem: Lem) -> None:
         (
             "train",
             {"--run", "--until", "--set", "--json", "--trust-remote-code", "--accept", "--reason"}
-            | {"--help"},
+            | {"--track", "--help"},
         ),
         ("plan", {"--run", "--set", "--json", "--trust-remote-code", "--help"}),
         ("status", {"--watch", "--json", "--help"}),

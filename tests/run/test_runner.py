@@ -28,6 +28,7 @@ from lem_train.run.events import (
     Judged,
     PhaseFinished,
     PhaseStarted,
+    Resumed,
     RunFinished,
     RunPlanned,
     Stage,
@@ -36,6 +37,7 @@ from lem_train.run.events import (
 )
 from lem_train.run.preview import preview_run
 from lem_train.train import loop, loss
+from lem_train.train.metrics import to_jsonl
 
 if TYPE_CHECKING:
     from conftest import Pico
@@ -440,8 +442,24 @@ def test_a_refused_phase_is_fused_without_training_once_the_bar_is_lowered(
     assert pico.plan(run, "fuse.dtype=bfloat16")[0].reason == "trained, to be fused"
     events = pico.train(run, "fuse.dtype=bfloat16", "fuse.keep=all", until="ethics")
     assert not [event for event in events if isinstance(event, Trained)]
+    (resumed,) = [event for event in events if isinstance(event, Resumed)]
+    assert (resumed.update, resumed.iteration) == (4, 4)
+    assert to_jsonl(resumed.metrics) == (run / "01-ethics" / "metrics.jsonl").read_text()
     assert pico.bits(run)[0] == pico.bits(in_bfloat16)[0]
     assert not (run / "01-ethics" / "trained.json").exists()
+
+
+def test_a_trained_phase_is_fused_though_what_it_reported_is_damaged(
+    pico: Pico, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(GateError):
+        pico.train(run, "fuse.dtype=bfloat16", "fuse.max_kl=1e-12")
+    (run / "01-ethics" / "metrics.jsonl").write_text("{")
+    events = pico.train(run, "fuse.dtype=bfloat16", until="ethics")
+    (resumed,) = [event for event in events if isinstance(event, Resumed)]
+    assert resumed.metrics == ()
+    assert isinstance(events[-2], PhaseFinished)
 
 
 def test_a_folder_of_somebody_elses_is_not_taken_for_a_run(pico: Pico, tmp_path: Path) -> None:
