@@ -17,7 +17,7 @@ import pytest
 from lem_train.cli import main
 from lem_train.errors import ConfigError, GateError
 from lem_train.report.track import Row, Tracking, tracking
-from lem_train.run.events import Event, Saved, Stage, Trained
+from lem_train.run.events import Event, Judged, Saved, Stage, Trained
 from lem_train.run.runner import train_curriculum
 from lem_train.run.store import read_phase, writing
 from lem_train.run.verify import verify_run
@@ -145,6 +145,10 @@ def recorded(run: Path) -> Rows:
     for start, record in zip(starts, records, strict=False):
         file = run / f"{record.index + 1:02d}-{record.name}" / "metrics.jsonl"
         for line in map(json.loads, file.read_text().splitlines()):
+            if "scores" in line:
+                over = {"over_base": line["over_base"]}
+                rows += scores(start + line["iteration"], line["scores"] | over)
+                continue
             named = {
                 "train/loss": line.get("loss"),
                 "train/learning_rate": line.get("learning_rate"),
@@ -159,7 +163,15 @@ def recorded(run: Path) -> Rows:
         end = start + record.iterations
         rows.append((end, "fuse/retained", record.receipt.retained))
         rows.append((end, "fuse/mean_kl", record.receipt.mean_kl))
+        known = record.learned.val_losses
+        rows += [(end, f"forgetting/{phase}", loss) for phase, loss in known.items()]
+        if record.learned.scores:
+            rows += scores(end, record.learned.scores.means)
     return rows
+
+
+def scores(step: int, means: dict[str, float]) -> Rows:
+    return [(step, f"score/{measure}", mean) for measure, mean in means.items()]
 
 
 def figures(rows: Rows) -> Rows:
@@ -175,6 +187,19 @@ def learned(rows: Rows) -> Rows:
 
 def texts(rows: Rows) -> list[tuple[int, str]]:
     return [(step, text) for step, tag, text in rows if tag == "phase"]
+
+
+PROBES = [{"id": f"p{n}", "domain": "d", "prompt": f"Ask {n}?"} for n in range(2)]
+SCORED = "scoring: {probes: [probes.json], max_tokens: 8}\ndefaults:"
+
+
+def with_scores(pico: Pico) -> Pico:
+    """The curriculum with probes, and a gate on its second phase."""
+    (pico.root / "probes.json").write_text(json.dumps(PROBES))
+    pico.edit("pico.yaml", "defaults:", SCORED)
+    gate = "data: zen, iterations: 4, gate: {require: [val_loss <= 100]}"
+    pico.edit("pico.yaml", "data: zen, iterations: 4", gate)
+    return pico
 
 
 READERS = [
@@ -194,6 +219,7 @@ def test_all_phases_stand_on_one_axis_as_they_were_recorded(
     assert {tag for _, tag, _ in rows} == {
         "phase", "train/loss", "train/learning_rate", "train/grad_norm", "val/loss",
         "train/tokens_per_second", "train/peak_memory_gb", "fuse/retained", "fuse/mean_kl",
+        "forgetting/ethics", "forgetting/zen", "forgetting/last",
     }  # fmt: skip
     assert [step for step, tag, _ in rows if tag == "train/loss"] == list(range(1, 13))
     assert [step for step, tag, _ in rows if tag == "train/grad_norm"] == [2, 4, 6, 8, 10, 12]
@@ -230,6 +256,25 @@ def test_the_curve_of_a_run_that_was_broken_off_is_the_one_of_a_whole_run(
     assert learned(figures(read(run))) == learned(figures(read(whole)))
     assert figures(read(run)) == figures(recorded(run))
     assert [step for step, _ in texts(read(run))] == [step for step, _ in texts(read(whole))]
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_scores_land_where_they_were_measured(
+    pico: Pico, tmp_path: Path, name: str, read: Callable[[Path], Rows]
+) -> None:
+    run = tmp_path / "run"
+    with_scores(pico)
+    for moment in (after("ethics", 3), cut_at(lambda e: isinstance(e, Judged)), after("zen", 3)):
+        with pytest.raises(Power):
+            track(pico, run, *OFTEN, name=name, on=moment, until_phase="zen")
+    track(pico, run, *OFTEN, name=name, until_phase="zen")
+    rows = read(run)
+    assert figures(rows) == figures(recorded(run))
+    assert [step for step, tag, _ in rows if tag == "score/grammar"] == [2, 4, 6, 8]
+    assert [step for step, tag, _ in rows if tag == "forgetting/ethics"] == [4, 8]
+    assert [step for step, tag, _ in rows if tag == "forgetting/zen"] == [8]
+    told = [text for step, text in texts(rows) if step == 8]
+    assert any("its gate passes it (1 requirements)" in text for text in told)
 
 
 @needs_tensorboard

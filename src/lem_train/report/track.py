@@ -22,11 +22,13 @@ from ..errors import ConfigError
 from ..files import remove
 from ..run.events import (
     Event,
+    Judged,
     PhaseFinished,
     PhaseStarted,
     Resumed,
     RunFinished,
     RunPlanned,
+    Scored,
     Skipped,
     Trained,
     Validated,
@@ -37,12 +39,13 @@ from ..run.store import changed_files, read_phase, writing
 from ..train.metrics import (
     METRICS_FILE,
     Metrics,
+    ScoreMetrics,
     SkippedUpdate,
     TrainMetrics,
     ValMetrics,
     from_jsonl,
 )
-from .log import receipt_line, skipped_line
+from .log import judged_lines, receipt_line, skipped_line
 from .numbers import counted
 
 TrackerName = Literal["tensorboard", "wandb"]
@@ -145,8 +148,10 @@ class Tracking:
                 self._open()
                 for metrics in event.metrics:
                     self._write(event.phase, metrics_row(event.phase, metrics))
-            case Trained() | Validated() | Skipped():
+            case Trained() | Validated() | Skipped() | Scored():
                 self._write(event.phase, metrics_row(event.phase, event.metrics))
+            case Judged():
+                self._write(event.phase, judged_row(event, self._iterations(event.phase)))
             case PhaseFinished():
                 self._write(event.record.name, record_row(event.record))
             case RunFinished(trained=0):
@@ -175,13 +180,24 @@ class Tracking:
         else:
             for metrics in from_jsonl((plan.folder / METRICS_FILE).read_text()):
                 yield metrics_row(plan.config.name, metrics)
+        judged = Judged(record.name, record.learned, record.verdicts)
+        yield judged_row(judged, record.iterations)
         yield record_row(record)
 
+    def _plan(self, phase: str) -> PhasePlan:
+        assert self._planned is not None, "a run is planned first"
+        return next(plan for plan in self._planned.plans if plan.config.name == phase)
+
+    def _iterations(self, phase: str) -> int:
+        return self._plan(phase).config.iterations
+
     def _write(self, phase: str, row: Row) -> None:
-        assert self._tracker is not None and self._planned is not None, "a phase started"
+        assert self._tracker is not None, "a phase started"
+        if not (row.figures or row.text):
+            return
         if phase not in self._begun:
             self._begun.add(phase)
-            self._tracker.write(self._offsets[phase], Row(0, text=_begins(self._planned, phase)))
+            self._tracker.write(self._offsets[phase], Row(0, text=_begins(self._plan(phase))))
         self._tracker.write(self._offsets[phase] + row.iteration, row)
 
     def _close(self, failed: bool) -> None:
@@ -211,6 +227,9 @@ def metrics_row(phase: str, metrics: Metrics) -> Row:
             return Row(metrics.iteration, {"val/loss": metrics.val_loss})
         case SkippedUpdate():
             return Row(metrics.iteration, text=skipped_line(Skipped(phase, metrics)))
+        case ScoreMetrics():
+            over = {} if metrics.over_base is None else {"score/over_base": metrics.over_base}
+            return Row(metrics.iteration, _scores(metrics.scores) | over)
 
 
 def _train_figures(metrics: TrainMetrics) -> dict[str, float]:
@@ -224,6 +243,20 @@ def _train_figures(metrics: TrainMetrics) -> dict[str, float]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
+def _scores(means: dict[str, float]) -> dict[str, float]:
+    return {f"score/{measure}": mean for measure, mean in means.items()}
+
+
+def judged_row(event: Judged, iterations: int) -> Row:
+    """What a phase shows at its end: its scores, how well the rows of every phase so far are still
+    known (validation losses), and how its gate judges."""
+    learned = event.learned
+    figures = {f"forgetting/{name}": loss for name, loss in learned.val_losses.items()}
+    if learned.scores is not None:
+        figures |= _scores(learned.scores.means)
+    return Row(iterations, figures, "\n".join(judged_lines(event)))
+
+
 def record_row(record: PhaseRecord) -> Row:
     """How a phase ended: what its fuse kept."""
     receipt = record.receipt
@@ -231,11 +264,10 @@ def record_row(record: PhaseRecord) -> Row:
     return Row(record.iterations, figures, receipt_line(record))
 
 
-def _begins(planned: RunPlanned, phase: str) -> str:
-    plan = next(plan for plan in planned.plans if plan.config.name == phase)
+def _begins(plan: PhasePlan) -> str:
     config = plan.config
     return (
-        f"{phase} begins, phase {plan.index + 1}: wrap {config.wrap}, "
+        f"{config.name} begins, phase {plan.index + 1}: wrap {config.wrap}, "
         f"{counted(config.iterations, 'iteration')}, {counted(config.updates, 'update')}"
     )
 
