@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,14 +197,23 @@ def test_anything_but_a_full_commit_is_looked_up(revision: str) -> None:
 
 
 def test_the_commit_of_a_branch_is_the_snapshot_that_the_hub_answers_with(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fail: Failures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    fail(NoNetworkAllowed(), asked=None)
+
     def answer(repo: str, name: str, *, revision: str) -> str:
         assert (repo, name, revision) == (REPO, "config.json", "main")
         return str(tmp_path / "snapshots" / COMMIT / name)
 
     monkeypatch.setattr(hub, "hf_hub_download", answer)
     assert hub.commit_of(REPO, "main") == COMMIT
+
+
+def test_a_branch_is_asked_for_once_where_there_is_no_network(fail: Failures) -> None:
+    """The download would try again and again."""
+    fail(NoNetworkAllowed(), asked=_transport_error())
+    with pytest.raises(hub.Unreachable):
+        hub.commit_of(REPO, "main")
 
 
 @pytest.mark.parametrize("revision", ["main", "refs/pr/1"])
@@ -331,3 +342,84 @@ def test_a_damaged_index_in_the_cache_is_named(
     _cache(monkeypatch, tmp_path, names)  # the index is empty
     with pytest.raises(WeightsError, match=r"index\.json: expected a JSON object"):
         hub.download(REPO, COMMIT)
+
+
+# -- what a download would be ------------------------------------------------------------------
+
+
+def _answered(status: int) -> Exception:
+    error = _http_error(HfHubHTTPError)
+    error.response = SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+    return error
+
+
+def _file(name: str, size: int | None) -> SimpleNamespace:
+    return SimpleNamespace(rfilename=name, size=size)
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
+    """A hub that lists a model's files, and refuses them with an error if there is one."""
+    files = [
+        _file("model-00001-of-00002.safetensors", 2000),
+        _file("model-00002-of-00002.safetensors", 1000),
+        _file("tokenizer.json", 30),
+        _file("config.json", None),
+        _file("pytorch_model.bin", 9000),
+        _file("modeling.py", 500),
+    ]
+
+    def model_info(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(siblings=files)
+
+    def use(error: Exception | None) -> None:
+        def metadata(*_: object, **__: object) -> None:
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(hub, "HfApi", lambda: SimpleNamespace(model_info=model_info))
+        monkeypatch.setattr(hub, "get_hf_file_metadata", metadata)
+
+    return use
+
+
+def test_the_bytes_of_a_download_are_those_of_its_files(listed: Callable[..., None]) -> None:
+    listed(None)
+    assert hub.download_bytes(REPO, COMMIT) == 3030
+
+
+def test_a_gated_model_whose_name_anybody_reads_is_refused(listed: Callable[..., None]) -> None:
+    listed(_http_error(GatedRepoError))
+    with pytest.raises(WeightsError, match="accept the licence"):
+        hub.download_bytes(REPO, COMMIT)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "the hub refuses it (HTTP 401); log in anew with `hf auth login`"),
+        (403, "the hub refuses it (HTTP 403); log in anew with `hf auth login`"),
+        (503, "the hub answers HTTP 503; try again later"),
+    ],
+)
+def test_what_the_hub_answers_is_told(status: int, told: str, listed: Callable[..., None]) -> None:
+    listed(_answered(status))
+    with pytest.raises(WeightsError, match=re.escape(told)) as caught:
+        hub.download_bytes(REPO, COMMIT)
+    assert not isinstance(caught.value, hub.Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [
+        (RepositoryNotFoundError, hub.NoSuchModel),
+        (ConnectionError, hub.Unreachable),
+        (LocalEntryNotFoundError, hub.Unreachable),
+    ],
+)
+def test_no_such_model_and_no_network_are_told_apart(
+    kind: type[Exception], raised: type[WeightsError], fail: Failures
+) -> None:
+    fail(NoNetworkAllowed(), asked=_http_error(kind))
+    with pytest.raises(raised):
+        hub.download_bytes(REPO, COMMIT)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    get_hf_file_metadata,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+)
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -31,6 +39,14 @@ _CODE = "*.py"
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{6,}")
 
 
+class NoSuchModel(WeightsError):
+    """The hub knows no model of this name, or shows it to others only."""
+
+
+class Unreachable(WeightsError):
+    """Not in the cache, and there is no way to the hub."""
+
+
 def download(repo: str, revision: str, trust_remote_code: bool = False) -> Path:
     """The folder of `repo` at `revision`, from the local cache or the hub."""
     return _snapshot(repo, revision, [*_TOKENIZER_FILES, _WEIGHTS, *[_CODE] * trust_remote_code])
@@ -46,6 +62,39 @@ def cached_folder(repo: str, commit: str) -> Path | None:
     return _cached(repo, commit, [*_TOKENIZER_FILES, _WEIGHTS])
 
 
+def cache_folder() -> Path:
+    """Where downloads go."""
+    return Path(HF_HUB_CACHE)
+
+
+def logged_in() -> bool:
+    """Whether an access token is stored or set; nobody is asked whether it is good."""
+    return get_token() is not None
+
+
+def download_bytes(repo: str, revision: str) -> int:
+    """What `download` would fetch where nothing is cached. The hub is asked, in seconds, also
+    whether the files may be had: anybody may read the name of a gated model.
+
+    Raises:
+        WeightsError: there is no such model, it may not be read, or the hub cannot be asked.
+    """
+    try:
+        info = HfApi().model_info(
+            repo, revision=revision, timeout=_TIMEOUT_SECONDS, files_metadata=True
+        )
+        config = hf_hub_url(repo, "config.json", revision=revision)
+        get_hf_file_metadata(config, timeout=_TIMEOUT_SECONDS)
+    except Exception as error:  # its transport's exceptions are no part of the hub's API
+        raise _explained(repo, revision, error) from error
+    patterns = [*_TOKENIZER_FILES, _WEIGHTS]
+    return sum(
+        file.size or 0
+        for file in info.siblings or []
+        if any(fnmatch(file.rfilename, pattern) for pattern in patterns)
+    )
+
+
 def commit_of(repo: str, revision: str) -> str:
     """The commit that `revision` stands for, so that a run is tied to bytes and not to a name.
 
@@ -53,6 +102,8 @@ def commit_of(repo: str, revision: str) -> str:
     """
     if _COMMIT.fullmatch(revision):
         return revision
+    if cached_commit(repo, revision) == revision:  # not in the cache
+        _ask_once(repo, revision)
     try:
         path = hf_hub_download(repo, "config.json", revision=revision)
     except Exception as error:  # its transport's exceptions are no part of the hub's API
@@ -109,15 +160,25 @@ def _ask_once(repo: str, revision: str) -> None:
 
 
 def _explained(repo: str, revision: str, error: Exception) -> WeightsError:
+    kind: type[WeightsError] = WeightsError
     page = f"huggingface.co/{repo}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         hint = f"accept the licence on {page}, then log in with `hf auth login`"
     elif isinstance(error, RepositoryNotFoundError):
+        kind = NoSuchModel
         hint = f"expected a model at {page}; check base.repo, or log in if it is private"
     elif isinstance(error, RevisionNotFoundError):
         hint = f"expected revision {revision}; check base.revision"
     elif isinstance(error, RemoteEntryNotFoundError):
         hint = "expected a config.json in it; is it a model in Hugging Face layout?"
+    elif status in (401, 403):
+        hint = (
+            f"the hub refuses it (HTTP {status}); log in anew with `hf auth login`, with a token "
+            "that may read gated models"
+        )
+    elif status is not None:
+        hint = f"it is not in the local cache, and the hub answers HTTP {status}; try again later"
     elif isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError):
         hint = f"expected base.repo as owner/name: {_without_tokens(str(error))}"
     elif isinstance(error, OSError) and not isinstance(
@@ -125,8 +186,9 @@ def _explained(repo: str, revision: str, error: Exception) -> WeightsError:
     ):
         hint = _without_tokens(str(error))
     else:
+        kind = Unreachable
         hint = "it is not in the local cache and the hub cannot be reached"
-    return WeightsError(f"base {repo} at {revision[:12]}: {hint} ({type(error).__name__})")
+    return kind(f"base {repo} at {revision[:12]}: {hint} ({type(error).__name__})")
 
 
 def _without_tokens(text: str) -> str:
