@@ -47,6 +47,7 @@ def phase(
         exam=None,
         seconds=90.0,
         warnings=(),
+        stops=(),
     )
     return replace(found, **changes)
 

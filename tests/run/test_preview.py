@@ -136,7 +136,10 @@ def test_rows_over_the_limit_are_listed_with_what_would_happen(
     found = preview(
         pico, tmp_path / "run", "phases.zen.max_tokens=100", f"phases.zen.overlong={overlong}"
     )
-    (warning,) = warnings(found)
+    warning, *more = warnings(found)
+    # The answer alone is over the limit, so that trimming the prompt cannot help.
+    assert ["max_tokens" in text for text in more] == [True] * (overlong == "trim_prompt")
+    assert bool(found.phases[1].stops) == (overlong != "drop")
     assert warning.startswith(f"1 train row(s) over 100 tokens ({effect}): ")
     assert "zen/train.jsonl:1 has " in warning
     ((place, length),) = found.phases[1].train.overlong

@@ -30,7 +30,7 @@ from .estimate import (
     too_little,
 )
 from .plan import PhasePlan
-from .runner import Prepared, prepare, read_all
+from .runner import Prepared, prepare, read_all, unheld_gates
 from .space import run_bytes
 from .store import read_phase
 
@@ -52,7 +52,7 @@ class Split:
 @dataclass(frozen=True)
 class Preview:
     """One phase. `cost` and `seconds`, which has the exam's in it, are estimates; None where the
-    base is not at hand."""
+    base is not at hand. `stops` are those of the warnings that would end a run before it began."""
 
     plan: PhasePlan
     train: Split
@@ -66,6 +66,7 @@ class Preview:
     exam: ExamCost | None
     seconds: float | None
     warnings: tuple[str, ...]
+    stops: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,15 @@ def preview_run(curriculum: Curriculum, run: Path, trust_remote_code: bool = Fal
         weight_bytes = None if stands_in else _weight_bytes(curriculum.base, folder)
     rate = None if shape is None else measured_rate()
     each = seconds_per_token(shape.parameters, rate) if shape and rate else None
-    exams = _exams(prepared.plans, kept, scoring, each)
+    exams = _exams(prepared.plans, {name: found[0] for name, found in kept.items()}, scoring, each)
+    gates = unheld_gates(prepared, prepared.plans)
     phases = _corrected(
         [
             _preview(
                 plan,
                 rows[plan.config.name],
-                kept[plan.config.name],
+                *kept[plan.config.name],
+                gates.get(plan.config.name, []),
                 shape,
                 dtype_bytes,
                 weight_bytes,
@@ -173,25 +176,28 @@ def _kept(
     data: dict[str, PhaseData],
     prepared: Prepared,
     chat: ChatTokenizer,
-) -> Rows:
-    """The rows that would train: without those that `overlong` stops at or drops, or trimmed."""
+) -> tuple[Rows, str]:
+    """The rows that would train: without those that `overlong` stops at or drops, or trimmed. And
+    why none is left, or cannot be trimmed, where that is so."""
     from .phase import prepare_rows
 
     every = (*rows.train.examples, *rows.valid.examples)
     if all(len(example) <= phase.max_tokens for example in every):
-        return rows
+        return rows, ""
     how = "drop" if phase.overlong == "stop" else phase.overlong
     told = phase.model_copy(update={"overlong": how})
     try:
-        return prepare_rows(told, data[phase.name], prepared.kernel, chat)
-    except DataError:  # none fits: said where the rows are counted
-        return rows
+        return prepare_rows(told, data[phase.name], prepared.kernel, chat), ""
+    except DataError as error:
+        return rows, str(error)
 
 
 def _preview(
     plan: PhasePlan,
     tokenized: Rows,
     kept: Rows,
+    none_left: str,
+    unheld: Sequence[str],
     shape: Shape | None,
     dtype_bytes: int | None,
     weight_bytes: int | None,
@@ -208,19 +214,27 @@ def _preview(
     at_once = phase.batch.size
     cost = seconds = None
     warnings = list(_warnings(phase, rows, held_out, phase.updates))
+    stops = list(_overlong(phase, rows, held_out)) if phase.overlong == "stop" else []
+    others = [f"gate: {text}" for text in unheld]
+    if none_left and not stops:
+        others.append(none_left)
+    stops += others
+    warnings += others
     whole = shared_prefix(tokenized.train.examples, tokenized.valid.examples, phase)
     if phase.overlong == "trim_prompt" and prefix < whole:
         warnings.append(
             f"trimming cuts into the {whole:,} tokens that all rows share: {prefix:,} run once"
         )
     if shape is not None and dtype_bytes is not None and rate is not None:
-        warnings += misfits(phase.lora, [frozenset(shape.linear())] * shape.layers)
+        unfit = misfits(phase.lora, [frozenset(shape.linear())] * shape.layers)
         figures = row_figures(kept.train.examples, prefix)
         sizes = (loaded_bytes(shape, weight_bytes or 0, dtype_bytes), dtype_bytes)
         at_once = rows_that_fit(shape, phase, figures, *sizes)
         cost = estimate(shape, phase, figures, at_once or 1, *sizes)
         if at_once == 0:
-            warnings.append(too_little(phase, cost))
+            unfit.append(too_little(phase, cost))
+        stops += unfit
+        warnings += unfit
         seconds = cost.operations / rate + ((exam and exam.seconds) or 0)
     return Preview(
         plan,
@@ -235,6 +249,7 @@ def _preview(
         exam,
         seconds,
         tuple(warnings),
+        tuple(stops),
     )
 
 
@@ -258,17 +273,21 @@ def _warnings(phase: PhaseConfig, train: Split, valid: Split, updates: int) -> I
             f"the warm-up ({warmup} updates) does not end within the phase ({updates} updates): "
             f"the learning rate stays below {phase.optimizer.learning_rate:g}"
         )
+    yield from _overlong(phase, train, valid)
+    seen = phase.iterations * phase.batch.size
+    if seen < len(train.lengths):
+        yield f"{seen} of {len(train.lengths)} rows are seen: iterations end before the first epoch"
+
+
+def _overlong(phase: PhaseConfig, train: Split, valid: Split) -> Iterator[str]:
+    effect = {"stop": "the run would stop", "drop": "left out", "trim_prompt": "trimmed"}
     for name, split in (("train", train), ("valid", valid)):
         if split.overlong:
-            effect = {"stop": "the run would stop", "drop": "left out", "trim_prompt": "trimmed"}
             yield (
                 f"{len(split.overlong)} {name} row(s) over {phase.max_tokens} tokens "
                 f"({effect[phase.overlong]}): "
                 + ", ".join(f"{place} has {length}" for place, length in split.overlong[:5])
             )
-    seen = phase.iterations * phase.batch.size
-    if seen < len(train.lengths):
-        yield f"{seen} of {len(train.lengths)} rows are seen: iterations end before the first epoch"
 
 
 @contextmanager

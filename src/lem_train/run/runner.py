@@ -156,16 +156,20 @@ def _planned(
 
 def _refuse_unmeasured(prepared: Prepared, plans: Sequence[PhasePlan]) -> None:
     """A gate that could not be held, told before anything is trained for it."""
-    finished = [shown(_record(plan)) for plan in plans if plan.action == "reuse"]
-    problems = [
-        f"gate of {plan.config.name}: {problem}"
-        for plan in plans
-        if plan.action == "train"
-        for problem in unmeasured(plan.config.gate, prepared.probes, finished)
-    ]
-    if problems:
+    found = unheld_gates(prepared, plans)
+    if problems := [f"gate of {name}: {text}" for name, texts in found.items() for text in texts]:
         advice = "put the probes back, or ask for a number or more than a baseline"
         raise GateError(listing("gates that could not be held:", [*problems, advice]))
+
+
+def unheld_gates(prepared: Prepared, plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    """By phase to be trained, the requirements of its gate that could not be held, in words."""
+    finished = [shown(_record(plan)) for plan in plans if plan.action == "reuse"]
+    return {
+        plan.config.name: unmeasured(plan.config.gate, prepared.probes, finished)
+        for plan in plans
+        if plan.action == "train"
+    }
 
 
 def _catch_up(
