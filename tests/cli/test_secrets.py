@@ -68,8 +68,11 @@ def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
         server.shutdown()
 
 
+@pytest.mark.parametrize("asks", ["train", "doctor"])
 @pytest.mark.parametrize("revision", ["main", "0123456789abcdef0123456789abcdef01234567"])
-def test_no_message_and_no_file_holds_the_token(hub: Hub, revision: str, tmp_path: Path) -> None:
+def test_no_message_and_no_file_holds_the_token(
+    hub: Hub, revision: str, asks: str, tmp_path: Path
+) -> None:
     project = tmp_path / "project"
     (project / "rows").mkdir(parents=True)
     (project / "pico.yaml").write_text(CURRICULUM.replace("main", revision))
@@ -86,7 +89,7 @@ def test_no_message_and_no_file_holds_the_token(hub: Hub, revision: str, tmp_pat
     }
     command = "from lem_train.cli.main import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", command, "train", "pico.yaml"],
+        [sys.executable, "-c", command, asks, "pico.yaml"],
         cwd=project,
         env=environment,
         capture_output=True,
@@ -96,7 +99,10 @@ def test_no_message_and_no_file_holds_the_token(hub: Hub, revision: str, tmp_pat
     )
     assert any(TOKEN in told for told in hub.heard)  # the double was asked, with the token
     assert done.returncode == 1
-    assert done.stderr.startswith("lem: base someone/model at ")
+    told = (
+        "lem: base someone/model at " if asks == "train" else "fail base       base someone/model"
+    )
+    assert told in (done.stderr if asks == "train" else done.stdout)
     assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr
     for file in project.rglob("*"):
         assert not file.is_file() or TOKEN not in file.read_text()

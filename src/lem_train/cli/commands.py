@@ -32,7 +32,9 @@ class Row(NamedTuple):
 
 COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Train", "train", "Train what changed, reuse the rest"),
+    Row("Train", "init", "Write a curriculum for your rows and base"),
     Row("Train", "fuse", "Write the model after the last, or any, phase"),
+    Row("Inspect", "doctor", "What would keep a curriculum from running here"),
     Row("Inspect", "plan", "What would be trained and why, and its cost"),
     Row("Inspect", "status", "How far a run is, also while it trains"),
     Row("Inspect", "diff", "What differs between two runs, and its effect"),

@@ -27,7 +27,7 @@ _QUERY_COPIES, _KEY_COPIES, _MLP_COPIES, _ADAPTED_MLP_COPIES = 5.8, 10.8, 3.85, 
 _SCORE_COPIES, _PREFIX_SCORE_COPIES, _BETWEEN_COPIES = 1.85, 0.1, 3.2
 _INPUT_COPIES, _LOGIT_COPIES = 1.3, 10.7
 _DROPOUT_COPIES = 1.0  # of adapters' inputs, where their dropout is not 0
-_MARGIN = 1.25  # on a limit: the largest error of the fit
+MARGIN = 1.25  # on a limit: the largest error of the fit
 _CHUNK = 64  # positions of a chunk, see `train.loss`
 # A training step reaches about this share of a large matrix product's rate.
 _EFFICIENCY = 0.35
@@ -135,7 +135,7 @@ def rows_that_fit(
 
     def fits(rows: int) -> bool:
         cost = estimate(shape, phase, figures, rows, weight_bytes, dtype_bytes)
-        return cost.memory * _MARGIN <= limit * 1e9
+        return cost.memory * MARGIN <= limit * 1e9
 
     return max((rows for rows in range(1, phase.batch.size + 1) if fits(rows)), default=0)
 
@@ -143,7 +143,7 @@ def rows_that_fit(
 def too_little(phase: PhaseConfig, cost: Cost) -> str:
     """What to say where a single row needs more than the limit."""
     return (
-        f"batch.memory_limit_gb: one row needs up to {cost.memory * _MARGIN / 1e9:.2g} GB, got "
+        f"batch.memory_limit_gb: one row needs up to {cost.memory * MARGIN / 1e9:.2g} GB, got "
         f"{phase.batch.memory_limit_gb:g} GB; set gradient_checkpointing: true, lower max_tokens, "
         "or raise the limit"
     )
@@ -230,8 +230,13 @@ def _operations(shape: Shape, phase: PhaseConfig, figures: RowFigures) -> float:
     )
 
 
-def measured_rate(seconds: float = 0.3) -> float:
+def measured_rate() -> float:
     """Floating-point operations a second that a training step may reach on this machine."""
+    return _EFFICIENCY * product_rate()
+
+
+def product_rate(seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a float32 matrix product on this machine."""
     import mlx.core as mx
 
     size = 512
@@ -241,7 +246,7 @@ def measured_rate(seconds: float = 0.3) -> float:
     while time.perf_counter() - start < seconds:
         mx.eval(a @ a)
         done += 1
-    return _EFFICIENCY * done * 2 * size**3 / (time.perf_counter() - start)
+    return done * 2 * size**3 / (time.perf_counter() - start)
 
 
 def _trainable(shape: Shape, lora: LoraConfig) -> int:
