@@ -28,6 +28,18 @@ def write_atomic(path: Path, data: bytes) -> None:
         sync(path.parent)
 
 
+def create(path: Path, data: bytes) -> None:
+    """Write a new file; raise FileExistsError where there is one, of whatever kind."""
+    with named(path), path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file of a folder that is still partial: moving the folder flushes it."""
     with named(path), path.open("wb") as file:
