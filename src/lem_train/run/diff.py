@@ -220,7 +220,9 @@ def _data(name: str, a: PhaseRecord, b: PhaseRecord) -> Iterator[Change]:
 
 
 def _counts(record: PhaseRecord) -> dict[str, Any]:
-    return flat(record.train.model_dump(), "train ") | flat(record.valid.model_dump(), "valid ")
+    without = {"shortest", "longest", "lengths"}  # an older record has none
+    train, valid = (split.model_dump(exclude=without) for split in (record.train, record.valid))
+    return flat(train, "train ") | flat(valid, "valid ")
 
 
 def _files(record: PhaseRecord, split: str) -> dict[str, str]:

@@ -83,6 +83,8 @@ from .store import (
     write_trained,
 )
 
+_LENGTH_BINS = 16
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -585,10 +587,18 @@ def _mean_loss(steps: Sequence[TrainMetrics]) -> float:
 
 
 def _counts(split: Tokenized) -> RowCounts:
+    lengths = [len(example) for example in split.examples]
+    shortest, longest = min(lengths), max(lengths)
+    bins = [0] * min(_LENGTH_BINS, longest + 1 - shortest)
+    for length in lengths:
+        bins[(length - shortest) * len(bins) // (longest + 1 - shortest)] += 1
     return RowCounts(
-        rows=len(split.examples),
+        rows=len(lengths),
         dropped=len(split.dropped),
         trimmed=len(split.trimmed),
-        tokens=sum(len(example) for example in split.examples),
+        tokens=sum(lengths),
         supervised=sum(int(example.loss_mask.sum()) for example in split.examples),
+        shortest=shortest,
+        longest=longest,
+        lengths=tuple(bins),
     )

@@ -50,13 +50,21 @@ class PhaseInputs(_Record):
 
 
 class RowCounts(_Record):
-    """Rows and tokens of one split as trained: after `overlong`, before padding."""
+    """Rows and tokens of one split as trained: after `overlong`, before padding.
+
+    `lengths`: rows by their length in tokens, in bins of one width, a token at least, from the
+    `shortest` to the `longest` row: bin i of n begins at
+    shortest + i · (longest + 1 − shortest) / n. Empty in records of older versions.
+    """
 
     rows: int
     dropped: int
     trimmed: int
     tokens: int
     supervised: int
+    shortest: int = 0
+    longest: int = 0
+    lengths: tuple[int, ...] = ()
 
 
 class Losses(_Record):
