@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from lem_train.errors import LemError
 from lem_train.hashing import sha256_file
+from lem_train.report.html import report_html
+from lem_train.run.collect import collect
 from lem_train.run.events import Event, PhaseFinished, Stage, Trained
 from lem_train.run.fuse import fuse_run
 from lem_train.run.verify import verify_run
@@ -207,6 +209,8 @@ def test_a_damaged_run_is_refused_or_ends_with_the_same_bits(
             runs.pico.plan(run, *SETTINGS)
         with suppress(LemError):
             verify_run(run)
+        with suppress(LemError):
+            report_html(collect(run))
         assert fused_or_refused(copy, Path(root) / "before") in (None, weights)
 
         events: list[Event] = []

@@ -37,6 +37,7 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Inspect", "doctor", "What would keep a curriculum from running here"),
     Row("Inspect", "plan", "What would be trained and why, and its cost"),
     Row("Inspect", "status", "How far a run is, also while it trains"),
+    Row("Inspect", "report", "Write a run's report, one HTML file with charts"),
     Row("Inspect", "diff", "What differs between two runs, and its effect"),
     Row("Inspect", "verify", "Hold every byte of a run against its records"),
     Row("Data", "data", "Check, count, split and deduplicate rows"),
