@@ -46,8 +46,8 @@ class Backend(Protocol):
     ) -> list[list[Candidate]]:
         """`best_of` candidates for each request, in the order of `requests`.
 
-        A pure function of its arguments on one machine: what is drawn follows from `seed`, the
-        request's id and the candidate's number.
+        A pure function of its arguments on one machine: what is drawn follows from `seed` and the
+        requests' ids.
 
         Args:
             requests: one unit; always the same ones together, since answers that are written

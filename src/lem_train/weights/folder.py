@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError, listing
 from ..files import write
+from ..hashing import sha256_file, sha256_json
 
 Config = dict[str, Any]
 
@@ -259,6 +260,17 @@ def _specs(file: Path) -> Iterator[TensorSpec]:
             f"{file}: expected a whole safetensors file, and it cannot be read as safetensors "
             f"({error}); download or write it again"
         ) from error
+
+
+def folder_sha256(folder: Path) -> str:
+    """Identity of a model folder: the bytes of its config, weights, tokenizer and template, by
+    name. Raises WeightsError for a folder that is none, or that cannot be read."""
+    read_config(folder)
+    files = [folder / "config.json", *weight_files(folder), *companions(folder, code=False)]
+    try:
+        return sha256_json({file.name: sha256_file(file) for file in files})
+    except OSError as error:
+        raise WeightsError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def copy_companions(source: Path, target: Path, code: bool) -> None:

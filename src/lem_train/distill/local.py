@@ -1,0 +1,92 @@
+"""A model on this machine as a teacher: units of prompts, answered in batches by MLX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.nn as nn
+
+from ..data.kernel import Kernel
+from ..data.tokenize import ChatTokenizer
+from ..hashing import derive_seed
+from ..score.answers import tokenize_prompts
+from ..train.generate import Beginning, generate, read_on
+from ..train.prefix import LEAST_PREFIX, common_length
+from ..train.sampling import drawing
+from ..weights.chat import load_chat_tokenizer
+from ..weights.folder import folder_sha256
+from ..weights.io import load_model
+from .backend import JSON, Candidate, Request
+from .config import DistillConfig
+
+_ANY = ("x", "1")  # two prompts that have nothing in common
+
+
+def local_backend(folder: Path, config: DistillConfig, kernel: Kernel | None) -> LocalBackend:
+    """The model of a folder as a teacher; `kernel` is read once where it is to be wrapped.
+
+    Raises:
+        WeightsError: no model folder, or one that cannot be loaded.
+    """
+    model, chat = load_model(folder), load_chat_tokenizer(folder)
+    return LocalBackend(model, chat, config, kernel, local_identity(folder))
+
+
+def local_identity(folder: Path) -> Mapping[str, JSON]:
+    """What a row says of a teacher on this machine; the weights are read, and not loaded."""
+    return {
+        "backend": "mlx",
+        "teacher": folder.resolve().name,
+        "teacher_sha256": folder_sha256(folder),
+    }
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """See Backend. `kernel` is wrapped round the prompts where the settings say so."""
+
+    model: nn.Module
+    chat: ChatTokenizer
+    config: DistillConfig
+    kernel: Kernel | None
+    identity: Mapping[str, JSON]
+    beginning: Beginning | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.wrap != "none":
+            asked = tokenize_prompts(self.chat, _ANY, self.kernel, self.config.wrap)
+            shared = common_length(asked)
+            if shared >= LEAST_PREFIX:
+                object.__setattr__(self, "beginning", read_on(self.model, asked[0][:shared]))
+
+    def answer(
+        self, requests: Sequence[Request], seed: int, check: Callable[[], None]
+    ) -> list[list[Candidate]]:
+        """See Backend. Prompts of one length are answered side by side: a batch is padded to its
+        longest."""
+        config = self.config
+        prompts = [request.prompt for request in requests]
+        asked = tokenize_prompts(self.chat, prompts, self.kernel, config.wrap)
+        order = sorted(range(len(asked)), key=lambda at: len(asked[at]))
+        drawn = derive_seed(seed, "distil", *(request.id for request in requests))
+        written = generate(
+            self.model,
+            [asked[at] for at in order],
+            self.chat.stop_ids,
+            config.max_tokens,
+            config.batch_size,
+            drawing(drawn, config.temperature, config.top_p, config.top_k),
+            check,
+            config.repetition_penalty,
+            self.beginning,
+            config.best_of,
+        )
+        candidates: list[list[Candidate]] = [[] for _ in requests]
+        for number, ids in enumerate(written):
+            # The token that ends an answer counts towards the limit, and is then dropped.
+            finished = len(ids) < config.max_tokens
+            candidate = Candidate(self.chat.decode(ids), finished, len(ids))
+            candidates[order[number // config.best_of]].append(candidate)
+        return candidates
