@@ -57,7 +57,7 @@ def text(
     from ..score.responses import read_exchanges, score_all, summary
 
     exchanges = read_exchanges(files)
-    scores = score_all(exchanges, _kernel(kernel, signature))
+    scores = score_all(exchanges, given_kernel(kernel, signature))
     if out is not None:
         _write(out, exchanges, scores)
     found = summary(scores)
@@ -87,7 +87,7 @@ def compare(
     from ..score import responses
 
     sets = [responses.read_exchanges([path]) for path in (before, after)]
-    found = responses.compare(sets[0], sets[1], _kernel(kernel, signature))
+    found = responses.compare(sets[0], sets[1], given_kernel(kernel, signature))
     if as_json:
         typer.echo(json.dumps(comparison_json(found), indent=2))
         return
@@ -126,7 +126,7 @@ def model(
 
     asked = probing.read_probes(probes)
     questions = probing.read_questions(capability)
-    around = _kernel(kernel, signature, wrap)
+    around = given_kernel(kernel, signature, wrap)
     loaded, chat = probing.load(folder)
     limits = (max_tokens, batch_size)
     found = probing.answer_probes(loaded, chat, asked, *limits, around, wrap)
@@ -163,7 +163,7 @@ def attention(
     from ..report.score import attention_json, attention_lines
     from ..score import probing
 
-    around = _kernel(kernel, signature, wrap)
+    around = given_kernel(kernel, signature, wrap)
     found = probing.attend(*probing.load(folder), prompt, around, wrap)
     if as_json:
         typer.echo(json.dumps(attention_json(found), indent=2))
@@ -171,7 +171,8 @@ def attention(
         typer.echo("\n".join(attention_lines(found)))
 
 
-def _kernel(text: Path | None, signature: Path | None, wrap: str = "none") -> Kernel | None:
+def given_kernel(text: Path | None, signature: Path | None, wrap: str = "none") -> Kernel | None:
+    """The kernel that the options name. Raises ConfigError where one of them is missing."""
     from ..curriculum.schema import KernelConfig
     from ..data.kernel import load_kernel
     from ..errors import ConfigError

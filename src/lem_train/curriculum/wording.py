@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import did_you_mean
 from .problems import Loc, Problem, about, shown
@@ -17,17 +17,19 @@ from .schema import Curriculum
 from .tree import Node, plain
 
 
-def worded(tree: Node, error: ValidationError) -> list[Problem]:
+def worded(
+    tree: Node, error: ValidationError, model: type[BaseModel] = Curriculum
+) -> list[Problem]:
     """What the schema refused, cause by cause: nothing that only follows from another problem."""
     complaints = error.errors(include_url=False, include_input=False)
     general = {(c["loc"], c["msg"]) for c in complaints if c["type"] == "value_error"}
-    own = [c for c in complaints if not _inherited(c, general) and not _hollow(tree, c)]
-    return [_problem(tree, complaint) for complaint in own]
+    own = [c for c in complaints if not _inherited(c, general) and not _hollow(tree, c, model)]
+    return [_problem(tree, complaint, model) for complaint in own]
 
 
-def _hollow(tree: Node, complaint: Any) -> bool:
+def _hollow(tree: Node, complaint: Any, model: type[BaseModel]) -> bool:
     """Whether a list is called too short only because its entries, named already, are wrong."""
-    return complaint["type"] == "too_short" and bool(walk(tree, complaint["loc"])[0].value)
+    return complaint["type"] == "too_short" and bool(walk(tree, complaint["loc"], model)[0].value)
 
 
 def _inherited(complaint: Any, general: set[tuple[Loc, str]]) -> bool:
@@ -40,18 +42,18 @@ def _inherited(complaint: Any, general: set[tuple[Loc, str]]) -> bool:
     return kind == "value_error" and loc[:1] == ("phases",) and above in general
 
 
-def _problem(tree: Node, complaint: Any) -> Problem:
+def _problem(tree: Node, complaint: Any, model: type[BaseModel]) -> Problem:
     """One complaint of pydantic as a line; the branches of a union all come to the same line."""
     kind, loc = complaint["type"], complaint["loc"]
     if kind == "missing":
-        node, schema = walk(tree, loc[:-1])
+        node, schema = walk(tree, loc[:-1], model)
         text = f"missing; expected {_expected(_child(schema, loc[-1]))}"
         return Problem(node.place, about((*node.path, loc[-1]), text))
     if kind == "extra_forbidden":
-        parent, schema = walk(tree, loc[:-1])
+        parent, schema = walk(tree, loc[:-1], model)
         node = parent.child(loc[-1]) or parent
         return Problem(node.place, about(node.path, _unknown_key(schema, node.path)))
-    node, schema = walk(tree, loc)
+    node, schema = walk(tree, loc, model)
     if kind == "value_error":
         return Problem(node.place, about(node.path, str(complaint["ctx"]["error"])))
     value = plain(node)
@@ -59,9 +61,9 @@ def _problem(tree: Node, complaint: Any) -> Problem:
     return Problem(node.place, about(node.path, text))
 
 
-def walk(tree: Node, loc: Loc) -> tuple[Node, dict[str, Any]]:
+def walk(tree: Node, loc: Loc, model: type[BaseModel] = Curriculum) -> tuple[Node, dict[str, Any]]:
     """Follow `loc` while both tree and schema do: pydantic ends it in names of union branches."""
-    node, schema = tree, _schema()
+    node, schema = tree, _schema(model)
     for step in loc:
         child, below = node.child(step), _child(schema, step)
         if child is None or not below:
@@ -71,14 +73,26 @@ def walk(tree: Node, loc: Loc) -> tuple[Node, dict[str, Any]]:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return Curriculum.model_json_schema()
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON schema, with what is referred to in the place of each reference."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        entries = {key: whole(each) for key, each in value.items() if key != "$ref"}
+        if "$ref" in value:
+            entries["anyOf"] = [whole(definitions[value["$ref"].rpartition("/")[2]])]
+        return entries
+
+    return dict(whole(schema))
 
 
 def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The alternatives of a schema, references followed."""
-    if "$ref" in schema:
-        return _branches(_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
+    """The alternatives of a schema."""
     if "anyOf" in schema:
         return [branch for option in schema["anyOf"] for branch in _branches(option)]
     return [schema]
@@ -89,6 +103,7 @@ def _child(schema: dict[str, Any], step: str | int) -> dict[str, Any]:
     for branch in _branches(schema):
         below = branch.get("items") if isinstance(step, int) else None
         below = below or branch.get("properties", {}).get(step)
+        below = below or branch.get("additionalProperties")  # of a mapping with free keys
         if below:
             return dict(below)
     return {}
@@ -140,8 +155,8 @@ def _in_words(schema: dict[str, Any]) -> str:
     if "properties" in schema:
         keys = schema.get("required", schema["properties"])
         bounds = [f"with {', '.join(keys)}"]
-    if "minItems" in schema:
-        bounds = [f"with at least {schema['minItems']} entry"]
+    for entries in {"minItems", "minProperties"} & schema.keys():
+        bounds = [f"with at least {schema[entries]} entry"]
     if "minLength" in schema:
         words = "a non-empty string"
     if "maxLength" in schema:

@@ -91,6 +91,11 @@ class Corpus:
         return (*self.evaluation, *self.prompts, *self.rows)
 
 
+def is_judged_by(path: Path) -> bool:
+    """Whether a file's prompts are what models are judged by, and no answer to them is taught."""
+    return path.name.startswith(_JUDGED_BY)
+
+
 def find_corpus(paths: Sequence[Path]) -> Corpus:
     """Sort files and the contents of folders into what they are; other files in a folder are left.
 
@@ -103,7 +108,7 @@ def find_corpus(paths: Sequence[Path]) -> Corpus:
     by_suffix = {suffix: [f for f in files if f.suffix.lower() == suffix] for suffix in _SUFFIXES}
     axioms = [f for f in by_suffix[".json"] if f.name == "axioms.json"]
     arrays = [f for f in by_suffix[".json"] if f not in axioms]
-    evaluation = [f for f in arrays if f.name.startswith(_JUDGED_BY)]
+    evaluation = [f for f in arrays if is_judged_by(f)]
     kernel, unusable = _kernel(by_suffix[".txt"], axioms)
     return Corpus(
         tuple(by_suffix[".jsonl"]),
@@ -182,6 +187,7 @@ def _prompt(value: dict[str, Any], place: Place) -> Item:
 
 
 _SUFFIXES = (".jsonl", ".json", ".txt")
+REJECTED = ".rejected.jsonl"  # how the name ends of what a distillation kept aside: no rows
 
 
 _NO_FILE = "{}: expected a file or a folder, got a pipe, a device or a link to nothing"
@@ -195,6 +201,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
             walk = os.walk(path, onerror=_raise)
             inside = [Path(folder, name) for folder, _, names in walk for name in names]
             known = sorted(file for file in inside if file.suffix.lower() in _SUFFIXES)
+            known = [file for file in known if not file.name.endswith(REJECTED)]
             files += known
             problems += [_NO_FILE.format(file) for file in known if not file.is_file()]
         elif not path.exists():

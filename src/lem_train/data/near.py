@@ -101,6 +101,33 @@ def near_pairs(
             yield i, j, alike
 
 
+class Earlier:
+    """Texts as they come, by number: each can be held against all that were added before it."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._buckets: dict[bytes, list[int]] = {}
+
+    def add(self, text: str) -> None:
+        """Remember a normalised text under the next number."""
+        for key in _band_keys(text):
+            self._buckets.setdefault(key, []).append(len(self._texts))
+        self._texts.append(text)
+
+    def nearest(self, text: str, least: float) -> tuple[int, float] | None:
+        """Number and similarity of the earlier text that is most like a normalised one, the first
+        of several; None where none is at least so alike."""
+        met = {number for key in _band_keys(text) for number in self._buckets.get(key, ())}
+        alike = [(similarity(self._texts[number], text), -number) for number in met]
+        best, number = max(alike, default=(0.0, 0))
+        return (-number, best) if best >= least else None
+
+
+def _band_keys(text: str) -> list[bytes]:
+    bands = sketch(text).reshape(_BANDS, _BAND)
+    return [bytes([band]) + values.tobytes() for band, values in enumerate(bands)]
+
+
 def _candidates(sketches: NDArray[np.uint32]) -> NDArray[np.int64]:
     """(P, 2) pairs that share a band, the earlier first, ordered by the later.
 

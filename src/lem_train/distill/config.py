@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from ..curriculum.merge import overridden
+from ..curriculum.problems import Place, failure
 from ..curriculum.schema import Frozen
+from ..curriculum.tree import Node, plain
+from ..curriculum.wording import worded
 
 DistillWrap = Literal["none", "sandwich"]
 
@@ -38,3 +44,20 @@ class DistillConfig(Frozen):
     """Prompts in a unit of work, and answers written at a time."""
     wrap: DistillWrap = "none"
     """What the teacher sees: the bare prompt, or the kernel's sandwich around it."""
+
+
+def distill_config(settings: Sequence[str]) -> DistillConfig:
+    """The settings with each `KEY=VALUE` put in, the later over the earlier.
+
+    Raises:
+        ConfigError: unknown keys and values that cannot be; all of them.
+    """
+    tree, problems = overridden(Node({}, (), Place(0, 0, "")), settings)
+    config = DistillConfig()
+    try:
+        config = DistillConfig.model_validate(plain(tree))
+    except ValidationError as error:
+        problems += worded(tree, error, DistillConfig)
+    if problems:
+        raise failure(Path("settings"), problems)
+    return config

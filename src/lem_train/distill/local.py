@@ -11,7 +11,8 @@ import mlx.nn as nn
 from ..data.kernel import Kernel
 from ..data.tokenize import ChatTokenizer
 from ..hashing import derive_seed
-from ..score.answers import tokenize_prompts
+from ..score.answers import asked_messages, tokenize_prompts
+from ..score.probing import Probe
 from ..train.generate import Beginning, generate, read_on
 from ..train.prefix import LEAST_PREFIX, common_length
 from ..train.sampling import drawing
@@ -20,18 +21,37 @@ from ..weights.folder import folder_sha256
 from ..weights.io import load_model
 from .backend import JSON, Candidate, Request
 from .config import DistillConfig
+from .job import Job
 
 _ANY = ("x", "1")  # two prompts that have nothing in common
 
 
-def local_backend(folder: Path, config: DistillConfig, kernel: Kernel | None) -> LocalBackend:
-    """The model of a folder as a teacher; `kernel` is read once where it is to be wrapped.
+def local_backend(folder: Path, job: Job) -> LocalBackend:
+    """The model of a folder as a job's teacher; the kernel is read once where it is wrapped.
 
     Raises:
         WeightsError: no model folder, or one that cannot be loaded.
+        DataError: prompts that cannot be put to it; all of them, before the first is answered.
     """
-    model, chat = load_model(folder), load_chat_tokenizer(folder)
-    return LocalBackend(model, chat, config, kernel, local_identity(folder))
+    chat = load_chat_tokenizer(folder)
+    prompts = [prompt.prompt for prompt in job.prompts]
+    names = [prompt.id for prompt in job.prompts]
+    tokenize_prompts(chat, prompts, job.kernel, job.config.wrap, names)
+    return LocalBackend(load_model(folder), chat, job.config, job.kernel, job.identity)
+
+
+def as_sent(folder: Path, job: Job, prompts: Sequence[Probe]) -> list[str]:
+    """Prompts as the model is given them, rendered with its chat template.
+
+    Raises:
+        WeightsError, DataError: see `local_backend`.
+    """
+    chat = load_chat_tokenizer(folder)
+    wrap = job.config.wrap
+    return [
+        chat.render_prompt(asked_messages(each.prompt, each.id, job.kernel, wrap))
+        for each in prompts
+    ]
 
 
 def local_identity(folder: Path) -> Mapping[str, JSON]:

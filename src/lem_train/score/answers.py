@@ -75,8 +75,10 @@ def tokenize_prompts(
     prompts: Sequence[Prompt],
     kernel: Kernel | None = None,
     wrap: Wrap = "none",
+    names: Sequence[str] | None = None,
 ) -> list[list[int]]:
-    """Token ids that an answer to each prompt follows: wrapped as rows are, and rendered.
+    """Token ids that an answer to each prompt follows: wrapped as rows are, and rendered. `names`
+    are what errors call the prompts by.
 
     Raises:
         DataError: prompts that cannot be wrapped, rendered or tokenised; all are listed.
@@ -84,9 +86,9 @@ def tokenize_prompts(
     asked: list[list[int]] = []
     problems: list[str] = []
     for number, prompt in enumerate(prompts):
-        place = f"prompts[{number}]"
+        place = names[number] if names else f"prompts[{number}]"
         try:
-            asked.append(tokenize_prompt(_messages(prompt, place, kernel, wrap), chat, place))
+            asked.append(tokenize_prompt(asked_messages(prompt, place, kernel, wrap), chat, place))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -94,7 +96,10 @@ def tokenize_prompts(
     return asked
 
 
-def _messages(prompt: Prompt, place: str, kernel: Kernel | None, wrap: Wrap) -> tuple[Message, ...]:
+def asked_messages(
+    prompt: Prompt, place: str, kernel: Kernel | None, wrap: Wrap
+) -> tuple[Message, ...]:
+    """The messages that an answer follows. Raises DataError, which names `place`."""
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if not messages or messages[-1].role != "user":
         found = messages[-1].role if messages else "no message"

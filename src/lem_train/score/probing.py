@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ from .vector import ATTENTION, as_values, write_vectors
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt of a seeds file."""
+    """A prompt of a seeds file; `domain` is its author's note."""
 
     id: str
     prompt: str
+    domain: str
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def read_probes(paths: Sequence[Path]) -> tuple[Probe, ...]:
         try:
             for item in read_prompts(path):
                 if isinstance(item, Item):
-                    probes.append(Probe(item.row.conversation.id, item.contents[-1]))
+                    row, prompt = item.row, item.contents[-1]
+                    probes.append(Probe(row.own, prompt, row.domain or ""))
                 else:
                     problems.append(str(item))
         except OSError as error:
             problems.append(f"{path}: cannot be read ({error.strerror})")
-    ids = [probe.id for probe in probes]
-    if twice := sorted({id_ for id_ in ids if ids.count(id_) > 1}):
+    counts = Counter(probe.id for probe in probes)
+    if twice := sorted(id_ for id_, count in counts.items() if count > 1):
         problems.append(f"expected every probe's id once, got twice: {', '.join(twice[:10])}")
     if problems:
         raise DataError(listing(f"{len(problems)} problem(s) in the probes:", problems))

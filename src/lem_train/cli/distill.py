@@ -1,0 +1,127 @@
+"""`lem distill`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .score import KernelOption, SignatureOption, given_kernel
+
+if TYPE_CHECKING:
+    from ..distill.job import Job
+    from ..distill.runner import Progress
+
+_LINE_EVERY = 10.0  # seconds between two lines of a log
+_SENT = 3  # prompts that a dry run shows
+
+
+def command(
+    model: Annotated[
+        Path, typer.Option("--model", metavar="MODEL", help="The teacher's model folder.")
+    ],
+    probes: Annotated[
+        list[Path], typer.Option("--probes", metavar="FILE", help="JSON prompts; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Rows, as JSONL.")],
+    best_of: Annotated[
+        int | None, typer.Option(metavar="N", help="Candidates for each prompt; 3.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(metavar="N", help="Least grammar composite; 40.")
+    ] = None,
+    wrap: Annotated[
+        Literal["none", "sandwich"] | None,
+        typer.Option(metavar="HOW", help="What the teacher sees: none or sandwich."),
+    ] = None,
+    kernel: KernelOption = None,
+    signature: SignatureOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="temperature, top_p, max_tokens, seed …"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+) -> None:
+    """Let a model answer prompts, and keep the best answers that pass.
+
+    What is refused stands beside FILE with its reason. The same command goes on.
+
+    Example: lem distill --model model --probes seeds/en.json --out new.jsonl
+    """
+    from ..distill.config import distill_config
+    from ..distill.job import Job, read_distill_prompts
+    from ..distill.local import local_identity
+
+    given = {"best_of": best_of, "min_score": min_score, "wrap": wrap}
+    named = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = distill_config([*named, *(set_ or [])])
+    around = given_kernel(kernel, signature, config.wrap)
+    prompts = read_distill_prompts(probes)
+    job = Job(prompts, config, around, local_identity(model))
+    if dry_run:
+        _show(job, out, model)
+    else:
+        _run(job, out, model)
+
+
+def _show(job: Job, out: Path, model: Path) -> None:
+    from ..distill.local import as_sent
+    from ..distill.output import recorded
+    from ..report.distill import dry_run_lines
+
+    units = recorded(out, job).units
+    done = sum(map(len, job.units[:units]))
+    sent = as_sent(model, job, job.prompts[done : done + _SENT])
+    typer.echo("\n".join(dry_run_lines(job, units, sent)))
+
+
+def _run(job: Job, out: Path, model: Path) -> None:
+    from ..distill.local import local_backend
+    from ..distill.output import opened
+    from ..distill.runner import answers, distill, so_far
+    from ..report.distill import summary_lines
+    from ..run.interrupt import Interrupts
+
+    interrupts = Interrupts()
+    with interrupts.armed(), opened(out, job) as output:
+        end = before = so_far(job, output)
+        if before.prompts < before.of:
+            backend = local_backend(model, job)
+            steps = distill(job, output, answers(job, output, backend, interrupts.check))
+            end = _shown(before, steps)
+    typer.echo("\n".join(summary_lines(out, end)))
+
+
+def _shown(before: Progress, steps: Iterable[Progress]) -> Progress:
+    """Take all steps and tell them on stderr: a bar on a terminal, else now and then a line. Where
+    nobody reads that any more, they go on. Returns the last."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    from ..report.distill import progress_line, seconds_left
+
+    console = Console(stderr=True)
+    start = told = time.monotonic()
+    bar = Bar(
+        BarColumn(), TextColumn("{task.description}"), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("reading the first prompts", total=before.of, completed=before.prompts)
+        now = before
+        for now in steps:
+            seconds = time.monotonic() - start
+            line = progress_line(now, seconds_left(before, now, seconds), seconds)
+            bar.update(task, completed=now.prompts, description=line)
+            if not console.is_terminal and time.monotonic() - told >= _LINE_EVERY:
+                told = time.monotonic()
+                with suppress(OSError):
+                    typer.echo(line, err=True)
+    return now
