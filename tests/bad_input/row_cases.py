@@ -518,13 +518,13 @@ SEEDS = [
     in_seeds(
         "a key too many in a prompt",
         f"[{PROMPT[:-1]}" + ', "answer": "b"}]',
-        "expected id, domain, prompt only",
+        "expected id, domain, prompt, probe, generated_by only",
         'got also ["answer"]',
     ),
     in_seeds(
         "half of a surrogate pair as key",
         f"[{PROMPT[:-1]}" + ', "\\ud83d": "b"}]',
-        "expected id, domain, prompt only",
+        "expected id, domain, prompt, probe, generated_by only",
         'got also ["\\ud83d"]',
     ),
     in_seeds(

@@ -312,11 +312,11 @@ def test_probes_of_other_kinds_do_not_stand_in_for_the_evaluation(tmp_path: Path
         ('["a"]', "expected an object with id, domain, prompt, got str"),
         (
             '[{"id": "a", "domain": "d", "prompt": "p", "x": 1}]',
-            'expected id, domain, prompt only, got also ["x"]',
+            'prompt, probe, generated_by only, got also ["x"]',
         ),
         (
             '[{"id": "a", "domain": "d", "prompt": "p", "\\ud800\\u001b": 1}]',
-            'prompt only, got also ["\\ud800\\u001b"]',
+            'generated_by only, got also ["\\ud800\\u001b"]',
         ),
         (
             '[{"id": "a\\u001b", "domain": "d", "prompt": "p"}]',

@@ -40,7 +40,7 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Inspect", "report", "Write a run's report, one HTML file with charts"),
     Row("Inspect", "diff", "What differs between two runs, and its effect"),
     Row("Inspect", "verify", "Hold every byte of a run against its records"),
-    Row("Data", "data", "Check, count, split and deduplicate rows"),
+    Row("Data", "data", "Check, count, split and expand rows and prompts"),
     Row("Data", "distill", "Let a model answer prompts, keep what is good"),
     Row("Data", "tiny", "Write a tiny random model to try things on"),
     Row("Score", "score", "Score responses, models and attention"),

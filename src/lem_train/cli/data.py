@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Check, count, split and deduplicate rows.\n\nExample: lem data check training",
+    help="Check, count, split and expand rows and prompts.\n\nExample: lem data check training",
 )
 
 PathsArgument = Annotated[
@@ -122,6 +122,39 @@ def dedup(
     for duplicate in left_out:
         typer.echo(f"{duplicate.place}: like {duplicate.earlier} ({duplicate.similarity:.2f})")
     typer.echo(f"{out}: written, {counted(len(left_out), 'row')} left out")
+
+
+@app.command("expand", no_args_is_help=True)
+def expand(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Seeds, regions, voices: YAML.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .json of prompts.")],
+    allow_fewer: Annotated[
+        bool, typer.Option("--allow-fewer", help="Write what there is where the size is missed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The coverage for machines.")] = False,
+) -> None:
+    """Make a balanced set of prompts of seeds, regions and voices.
+
+    Shows how many each domain has in each region. Duplicates and prompts that lem data check would
+    refuse are left out. Writes nothing and exits 1 where the set stays smaller than wanted.
+
+    Example: lem data expand seeds/golden.recipe.yaml --out golden.json
+    """
+    from ..data.expand import expand as make
+    from ..data.expand import refuse_existing, write_prompts
+    from ..data.recipe import load_recipe
+    from ..errors import DataError
+    from ..report.expand import expansion_json, expansion_lines, shortage
+
+    refuse_existing(out)
+    done = make(load_recipe(recipe))
+    if as_json:
+        typer.echo(json.dumps(expansion_json(done), indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(expansion_lines(done)))
+    if done.missing and not allow_fewer:
+        raise DataError(f"{out}: not written; {shortage(done)}; --allow-fewer writes what there is")
+    write_prompts(out, done.prompts)
 
 
 def _checked(paths: list[Path], similarity: float | None, tokenizer: Path | None) -> Report:

@@ -40,8 +40,12 @@ def absent_files(curriculum: Curriculum, tree: Node) -> Iterator[Problem]:
 
 
 def _absent(tree: Node, loc: Loc, path: Path, expected: str) -> Iterator[Problem]:
+    yield from absent(walk(tree, loc)[0], path, expected)
+
+
+def absent(node: Node, path: Path, expected: str) -> Iterator[Problem]:
+    """Whether something else than `expected` stands at the path that `node` names."""
     if (found := _what_is_at(path)) != expected:
-        node, _ = walk(tree, loc)
         text = f"expected {expected}, found {found} at {printable(str(path))}"
         yield Problem(node.place, about(node.path, text))
 

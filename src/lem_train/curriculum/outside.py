@@ -56,8 +56,11 @@ def project_folder(file: Path) -> Path:
 
 
 def _outside(tree: Node, loc: Loc, paths: list[Path], project: Path) -> Iterator[Problem]:
-    """The first of `paths`, all named by one key, that leaves the project."""
-    node, _ = walk(tree, loc)
+    yield from outside(walk(tree, loc)[0], paths, project)
+
+
+def outside(node: Node, paths: list[Path], project: Path) -> Iterator[Problem]:
+    """The first of `paths`, all named by `node`, that leaves the project."""
     written = node.value
     if not isinstance(written, str) or Path(written).expanduser().is_absolute():
         return

@@ -29,6 +29,18 @@ _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a file is meant to be, for the messages: its name, a path for example, its keys."""
+
+    name: str
+    example: str
+    keys: str
+
+
+CURRICULUM = Kind("curriculum", "curricula/smoke.yaml", "name, base and phases")
+
+
+@dataclass(frozen=True)
 class Node:
     """A value of the file, with its own key path and place: a default keeps them in a phase."""
 
@@ -76,20 +88,20 @@ class PlainLoader(yaml.SafeLoader):
     }
 
 
-def read_tree(path: Path) -> tuple[Node, list[Problem]]:
+def read_tree(path: Path, kind: Kind = CURRICULUM) -> tuple[Node, list[Problem]]:
     """The file as a tree, and what is wrong with its form; raises where there is no tree."""
 
     def at(line: int) -> Place:
         return Place(0, line, f"{printable(path.name)}:{line}")
 
-    document, problems = _compose(_read(path, at), at)
+    document, problems = _compose(_read(path, at, kind), at)
     if problems:
         raise failure(path, problems)
     if document is None or _is_null(document):
-        raise failure(path, [Problem(at(1), "the file is empty: expected name, base and phases")])
+        raise failure(path, [Problem(at(1), f"the file is empty: expected {kind.keys}")])
     if not isinstance(document, yaml.MappingNode):
         found = shown(document.value) if isinstance(document, yaml.ScalarNode) else "a list"
-        text = f"expected a mapping at the top level, with name, base and phases, got {found}"
+        text = f"expected a mapping at the top level, with {kind.keys}, got {found}"
         raise failure(path, [Problem(at(_line(document)), text)])
     tree = _tree(document, (), at(_line(document)), at)
     return tree, list(_form_problems(document, (), at))
@@ -113,35 +125,34 @@ def read_value(text: str, loc: Loc, place: Place) -> Node:
     return _tree(node, loc, place, at)
 
 
-def _read(path: Path, at: _At) -> str:
+def _read(path: Path, at: _At, kind: Kind) -> str:
     try:
         state = path.stat()
         if stat.S_ISDIR(state.st_mode):
             raise ConfigError(
-                f"{printable(str(path))}: this is a folder; expected a curriculum in it, e.g. "
-                "smoke.yaml"
+                f"{printable(str(path))}: this is a folder; expected a {kind.name} in it, e.g. "
+                f"{Path(kind.example).name}"
             )
         if not stat.S_ISREG(state.st_mode):  # opening it may block, and it may never end
             raise ConfigError(
-                f"{printable(str(path))}: this is a pipe or a device; expected a curriculum in a "
-                "file, e.g. curricula/smoke.yaml"
+                f"{printable(str(path))}: this is a pipe or a device; expected a {kind.name} in a "
+                f"file, e.g. {kind.example}"
             )
         if state.st_size > MAX_BYTES:
             raise ConfigError(
-                f"{printable(str(path))}: expected a curriculum of at most {MAX_BYTES:,} bytes, "
+                f"{printable(str(path))}: expected a {kind.name} of at most {MAX_BYTES:,} bytes, "
                 f"got {state.st_size:,}; name another file"
             )
         raw = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
-            f"{printable(str(path))}: no such file; expected a curriculum, e.g. "
-            "curricula/smoke.yaml"
+            f"{printable(str(path))}: no such file; expected a {kind.name}, e.g. {kind.example}"
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"{printable(str(path))}: cannot be read: {reason}; expected a curriculum, e.g. "
-            "curricula/smoke.yaml"
+            f"{printable(str(path))}: cannot be read: {reason}; expected a {kind.name}, e.g. "
+            f"{kind.example}"
         ) from None
     try:
         return raw.decode("utf-8-sig")

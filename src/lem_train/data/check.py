@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import DataError, listing
 from .corpus import Corpus, Item, KernelText, Place, Problem, read_prompts, read_row_at, read_rows
 from .jsonl import contents_sha256
 from .near import Measure, Sketch, near_pairs, normalised, sketch
@@ -83,6 +84,33 @@ def check(
     return Report(problems, tuple(scan.figures()), dict(scan.subsets), _unchecked(corpus))
 
 
+def check_prompts(
+    prompts: Sequence[Item], against: Corpus, similarity: float | None
+) -> list[Problem]:
+    """What `check` says of these prompts, beside the files of `against`; the first of two that are
+    alike stands.
+
+    Raises:
+        DataError: the files do not pass themselves, so that nothing can be held against them.
+        OSError: one cannot be read.
+    """
+    scan = _Scan(against.kernel, None)
+    for path in against.evaluation:
+        scan.add_file(path, read_prompts(path), evaluation=True)
+    for path in against.prompts:
+        scan.add_file(path, read_prompts(path))
+    for path in against.rows:
+        scan.add_file(path, read_rows(path))
+    if problems := [*against.problems, *scan.problems]:
+        title = f"{len(problems)} problem(s) in the files that prompts are held against:"
+        raise DataError(listing(title, map(str, problems)))
+    scan.add_items(prompts)
+    if similarity is not None:
+        scan.compare(similarity)
+    own = {prompt.place for prompt in prompts}
+    return [problem for problem in scan.problems if problem.place in own]
+
+
 def _unchecked(corpus: Corpus) -> tuple[str, ...]:
     missing = []
     if not any(path.name.startswith("evaluation") for path in corpus.evaluation):
@@ -134,6 +162,12 @@ class _Scan:
                 self.problems.append(item)
             else:
                 self._add(item, evaluation)
+
+    def add_items(self, items: Sequence[Item]) -> None:
+        """Prompts that stand in no file yet."""
+        for item in items:
+            self._tallies.setdefault(item.place.path, _Tally())
+            self._add(item, evaluation=False)
 
     def _add(self, item: Item, evaluation: bool) -> None:
         spoken = [words(content) for content in item.contents]

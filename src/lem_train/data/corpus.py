@@ -1,7 +1,8 @@
 """Any files of rows, prompts and kernel texts, read one piece at a time.
 
 `.jsonl` holds rows to train on, `.json` an array of prompts `{id, domain, prompt}` or the axioms,
-`.txt` a kernel text. Prompts in a file whose name begins with `evaluation`, `checkpoint` or
+`.txt` a kernel text. A prompt may name the `probe` that it is one telling of, and the model that
+wrote it, as `generated_by`. Prompts in a file whose name begins with `evaluation`, `checkpoint` or
 `capability` are what a model is judged by: nothing that is trained on may come near them.
 """
 
@@ -47,6 +48,7 @@ class Item:
     row: Row
     place: Place
     check: Any = None  # a prompt's, as it stands in the file: score/capability.py reads it
+    generated_by: str | None = None  # the model that wrote a prompt; none for a person
 
     @property
     def roles(self) -> list[Role]:
@@ -183,7 +185,8 @@ def read_prompts(path: Path) -> Iterator[Item | Problem]:
 
 def _prompt(value: dict[str, Any], place: Place) -> Item:
     conversation = Conversation(value["id"], (Message("user", value["prompt"]),), str(place))
-    return Item(Row(conversation, value["domain"], None, value["id"]), place, value.get("check"))
+    row = Row(conversation, value["domain"], value.get("probe"), value["id"])
+    return Item(row, place, value.get("check"), value.get("generated_by"))
 
 
 _SUFFIXES = (".jsonl", ".json", ".txt")
@@ -270,18 +273,20 @@ def _skip(text: str, at: int) -> int:
 
 _WHITE = frozenset(" \t\r\n")
 _PROMPT_KEYS = ("id", "domain", "prompt")
+_OPTIONAL_KEYS = ("probe", "generated_by")
 
 
 def _wrong_prompt(value: Any) -> str | None:
     if not isinstance(value, dict):
         return f"expected an object with {', '.join(_PROMPT_KEYS)}, got {type(value).__name__}"
     try:
-        for key in _PROMPT_KEYS:
+        for key in (*_PROMPT_KEYS, *(key for key in _OPTIONAL_KEYS if key in value)):
             text = text_of(value.get(key), key)
             if key != "prompt" and not text.isprintable():
                 return f"{key}: expected text on one line, got {short(text)}"
     except RowError as error:
         return str(error)
-    if unknown := sorted(set(value) - {*_PROMPT_KEYS, "check"}):
-        return f"expected {', '.join(_PROMPT_KEYS)} only, got also {short(unknown)}"
+    if unknown := sorted(set(value) - {*_PROMPT_KEYS, *_OPTIONAL_KEYS, "check"}):
+        known = ", ".join((*_PROMPT_KEYS, *_OPTIONAL_KEYS))
+        return f"expected {known} only, got also {short(unknown)}"
     return None
