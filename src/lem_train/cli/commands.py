@@ -33,6 +33,8 @@ class Row(NamedTuple):
 COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Train", "train", "Train what changed, reuse the rest"),
     Row("Train", "init", "Write a curriculum for your rows and base"),
+    Row("Train", "cascade", "Let small models teach larger ones"),
+    Row("Train", "cascade", "Let small models teach larger ones"),
     Row("Train", "fuse", "Write the model after the last, or any, phase"),
     Row("Inspect", "doctor", "What would keep a curriculum from running here"),
     Row("Inspect", "plan", "What would be trained and why, and its cost"),

@@ -98,7 +98,7 @@ def command(
     from ..run.runner import train_curriculum
 
     trackers: list[View] = [tracking(track)] if track else []
-    accepted = _acceptance(accept, reason)
+    accepted = acceptance(accept, reason)
     loaded = load_curriculum(curriculum, set_ or [])
     folder, interrupts = run or default_run(loaded.name), Interrupts()
     view = Unbroken(choose_view(Console(), as_json))
@@ -106,7 +106,7 @@ def command(
         train_curriculum(loaded, folder, views, until, trust_remote_code, interrupts, accepted)
 
 
-def _acceptance(phase: str | None, reason: str | None) -> Acceptance | None:
+def acceptance(phase: str | None, reason: str | None) -> Acceptance | None:
     from ..errors import ConfigError
     from ..run.accept import Acceptance
 
