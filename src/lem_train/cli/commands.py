@@ -34,7 +34,6 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Train", "train", "Train what changed, reuse the rest"),
     Row("Train", "init", "Write a curriculum for your rows and base"),
     Row("Train", "cascade", "Let small models teach larger ones"),
-    Row("Train", "cascade", "Let small models teach larger ones"),
     Row("Train", "fuse", "Write the model after the last, or any, phase"),
     Row("Inspect", "doctor", "What would keep a curriculum from running here"),
     Row("Inspect", "plan", "What would be trained and why, and its cost"),
@@ -73,6 +72,13 @@ class Commands(TyperGroup):
             error.message += did_you_mean(error.option_name, error.possibilities or ())
             error.possibilities = None
             raise
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """lem's own options by name, on as few lines as it takes: the commands need the screen."""
+        names = [", ".join(option.opts) for option in self.get_params(ctx)]
+        formatter.write_paragraph()
+        formatter.write_text(f"Options: {' · '.join(names)}")
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The rows, each purpose once, beside the first of its commands."""
