@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import complete
+
 if TYPE_CHECKING:
     from ..data.check import Report
     from ..data.corpus import Corpus
@@ -126,7 +128,14 @@ def dedup(
 
 @app.command("expand", no_args_is_help=True)
 def expand(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Seeds, regions, voices: YAML.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Seeds, regions, voices: YAML.",
+            autocompletion=complete.curricula,
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .json of prompts.")],
     allow_fewer: Annotated[
         bool, typer.Option("--allow-fewer", help="Write what there is where the size is missed.")
