@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lem_train.curriculum.gate import parse_requirement
 from lem_train.data.kernel import load_kernel
-from lem_train.errors import ConfigError, DataError, GateError, Interrupted
+from lem_train.errors import ConfigError, DataError, GateError, Interrupted, TrainingError
+from lem_train.run import exam
 from lem_train.run.accept import Acceptance
 from lem_train.run.events import Baseline, Event, Judged, Scored, Trained
 from lem_train.run.interrupt import Interrupts
@@ -19,7 +22,14 @@ from lem_train.run.phase import prepare_valid
 from lem_train.run.runner import read_all, train_curriculum
 from lem_train.run.store import phase_folder, read_phase, read_trained
 from lem_train.run.verify import verify_run
-from lem_train.score.responses import MEASURES, means, read_exchanges, score_all
+from lem_train.score.responses import (
+    MEASURES,
+    Exchange,
+    means,
+    read_exchanges,
+    score_all,
+    to_jsonl,
+)
 from lem_train.train.evaluate import evaluate
 from lem_train.train.loop import phase_forward
 from lem_train.train.metrics import ScoreMetrics, TrainMetrics, from_jsonl
@@ -271,6 +281,14 @@ def test_a_refused_phase_is_trained_anew_when_it_is_changed(
     assert len([e for e in events if isinstance(e, Trained)]) == 2
 
 
+def test_hostile_answers_are_shown_on_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    exchange = Exchange("K0", "Why?", "One\u2028two\x85three\x1b[2J\rfour.")
+    file.write_text(to_jsonl([exchange], score_all([exchange])), encoding="utf-8")
+    lines = exam._worst(file, [parse_requirement("grammar >= 101")])
+    assert lines[1].endswith("One two three [2J four.")
+
+
 def test_the_refusal_is_repeated_and_the_plan_tells_it(
     scored: Pico, refused: tuple[Path, str]
 ) -> None:
@@ -316,6 +334,8 @@ def test_a_finished_phase_under_a_raised_gate_stops_the_run_and_can_be_accepted(
     [
         ("zne", "x", r"--accept: expected one of ethics, zen, last, got zne"),
         ("zen", " ", "--reason: expected why"),
+        ("zen", "half \udcff", r"--reason: expected text, got 'half \\udcff'"),
+        ("zen", "\x1b[2J", r"--reason: expected text, got"),
         ("ethics", "x", r"expected a phase that its gate refused, got ethics: unchanged"),
         ("last", "x", r"expected a phase that its gate refused, got last: not trained yet"),
     ],
@@ -345,6 +365,17 @@ def test_probes_that_cannot_be_used_stop_before_anything_is_loaded(
     with pytest.raises(DataError, match="probes"):
         scored.train(tmp_path / "run", SCORING)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_is_told(
+    scored: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exam, "evaluate", lambda *_: math.nan)
+    with pytest.raises(TrainingError, match="phase zen: expected a finite loss of the validation"):
+        scored.train(tmp_path / "run", until="zen")
+    monkeypatch.undo()
+    scored.train(tmp_path / "run", until="zen")  # the training is kept
+    assert len(scored.records(tmp_path / "run")) == 2
 
 
 # -- broken off --------------------------------------------------------------------------------

@@ -152,6 +152,16 @@ def test_what_never_held_tells_where_it_came_nearest(sign: str, best: str) -> No
     assert "was never reached" in text and f"({best})" in text
 
 
+def test_what_had_to_be_a_value_came_nearest_from_either_side() -> None:
+    text = apart("grammar = 30", shown("zen", scores=scores(grammar=29.0)))
+    assert "it came nearest at the end of zen (29)" in text
+
+
+def test_figures_that_look_the_same_are_shown_in_full() -> None:
+    [verdict] = held("grammar >= 29.5", phase=shown("zen", scores=scores(grammar=29.49999)))
+    assert told(verdict) == "grammar >= 29.5: expected at least 29.5, got 29.49999"
+
+
 def test_validation_loss_is_followed_through_the_phase() -> None:
     passes = (ValMetrics(0, 3.0, 1.0), ValMetrics(8, 1.4, 1.0), ValMetrics(16, 2.0, 1.0))
     text = apart("val_loss <= 1.5", shown("zen", 2.0, passes))

@@ -36,19 +36,22 @@ def put_on_record(accept: Acceptance, prepared: Prepared, run: Path) -> None:
     if accept.phase not in names:
         near = did_you_mean(accept.phase, names)
         raise ConfigError(f"--accept: expected one of {', '.join(names)}, got {accept.phase}{near}")
-    if not accept.reason.strip():
+    reason = " ".join(accept.reason.split())
+    if not reason:
         raise ConfigError("--reason: expected why the phase is good enough, got nothing")
+    if not reason.isprintable():  # half a character cannot be written, a control one not be shown
+        raise ConfigError(f"--reason: expected text, got {reason!a}")
     at = names.index(accept.phase)
     plan = prepared.plans[at]
     if plan.action == "stop":
         before = [shown(record) for p in prepared.plans[:at] if (record := read_phase(p.folder))]
-        _accept_finished(plan, before, prepared, accept.reason, run)
+        _accept_finished(plan, before, prepared, reason, run)
         return
     found = _verdicts(plan)
     if failures(found):
         trained = read_trained(plan.folder)
         assert trained is not None, "a finished phase that falls short is stopped"
-        verdicts = accepted(found, accept.reason)
+        verdicts = accepted(found, reason)
         with writing(run):
             write_trained(plan.folder, trained.model_copy(update={"verdicts": verdicts}))
     elif not any(verdict.accepted for verdict in found):

@@ -4,6 +4,7 @@ whether it still needs the kernel. Its gate decides on it."""
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..curriculum.gate import SCORED, Requirement
 from ..curriculum.schema import PhaseConfig
 from ..data.kernel import Kernel, shuffled
 from ..data.tokenize import Example, Tokenized
-from ..errors import GateError, listing
+from ..errors import GateError, TrainingError, listing
 from ..train.evaluate import evaluate
 from ..train.loop import phase_forward
 from .gates import Shown, divergences, verdicts
@@ -88,6 +89,9 @@ def examine(
         val_loss: of the phase's own rows at its end.
         at_once: rows that are computed together.
         check: called between batches and tokens; what it raises ends it all.
+
+    Raises:
+        TrainingError: a loss that is not finite.
     """
     val_losses = {
         earlier.config.name: _loss(model, earlier.valid.examples, earlier.config, at_once, check)
@@ -145,7 +149,13 @@ def _loss(
     check: Callable[[], None],
 ) -> float:
     forward = phase_forward(model, (), examples, phase)
-    return evaluate(model, forward, examples, at_once, check)
+    loss = evaluate(model, forward, examples, at_once, check)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"expected a finite loss of the validation rows of {phase.name}, got {loss}; lower "
+            "optimizer.learning_rate, or lengthen optimizer.warmup_updates"
+        )
+    return loss
 
 
 def _worst(file: Path, failing: Sequence[Requirement]) -> list[str]:
@@ -155,12 +165,15 @@ def _worst(file: Path, failing: Sequence[Requirement]) -> list[str]:
         return []
     wanted = about[0]
     key = {"sycophancy": "sycophantic", "leakage": "leaks"}.get(wanted.measure, wanted.measure)
-    rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = file.read_bytes().splitlines()  # of bytes: an answer may hold what ends a line of text
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     rows.sort(key=lambda row: row["scores"][key], reverse=wanted.sign != ">=")
     shown = [_answer(row, key) for row in rows[:_WORST]]
     return [f"its worst answers by {wanted.measure}, of those in {file}:", *shown]
 
 
 def _answer(row: dict[str, Any], key: str) -> str:
-    said = textwrap.shorten(row["response"], _WIDTH, placeholder=" …") or "(nothing)"
+    # What a model writes may move a terminal's cursor, or clear it.
+    text = "".join(c if c.isprintable() else " " for c in row["response"])
+    said = textwrap.shorten(text, _WIDTH, placeholder=" …") or "(nothing)"
     return f"  {row['id']} ({float(row['scores'][key]):.4g}) {said}"

@@ -82,7 +82,10 @@ def told(verdict: Verdict) -> str:
     if verdict.passed:
         return f"{verdict.requirement}: {verdict.value:.4g}"
     wanted = next(words for sign, words in _IN_WORDS.items() if f" {sign} " in verdict.requirement)
-    return f"{verdict.requirement}: expected {wanted} {verdict.bound:.4g}, got {verdict.value:.4g}"
+    bound, value = f"{verdict.bound:.4g}", f"{verdict.value:.4g}"
+    if bound == value:  # apart by less than that shows
+        bound, value = repr(verdict.bound), repr(verdict.value)
+    return f"{verdict.requirement}: expected {wanted} {bound}, got {value}"
 
 
 def _figure(value: float | None) -> str:
@@ -174,7 +177,7 @@ def _divergence(wanted: Requirement, bound: float | None, course: list[Point], p
     assert bound is not None, "a requirement that was measured has a bound"
     kept = [at for at, point in enumerate(course[:-1]) if wanted.holds(point.value, bound)]
     if not kept:
-        best = (max if wanted.sign == ">=" else min)(course, key=lambda point: point.value)
+        best = min(course, key=lambda point: abs(point.value - bound))
         return (
             f"was never reached; it came nearest {best.where} ({best.value:.4g}). Train {phase} "
             "on other rows or with other settings"
