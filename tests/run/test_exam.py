@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lem_train.curriculum.gate import parse_requirement
+from lem_train.curriculum.schema import ScoringConfig
 from lem_train.data.kernel import load_kernel
 from lem_train.errors import ConfigError, DataError, GateError, Interrupted, TrainingError
 from lem_train.run import exam
@@ -19,7 +20,7 @@ from lem_train.run.accept import Acceptance
 from lem_train.run.events import Baseline, Event, Judged, Scored, Trained
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.phase import prepare_valid
-from lem_train.run.runner import read_all, train_curriculum
+from lem_train.run.runner import probes_sha256, read_all, train_curriculum
 from lem_train.run.store import phase_folder, read_phase, read_trained
 from lem_train.run.verify import verify_run
 from lem_train.score.responses import (
@@ -202,6 +203,46 @@ def test_nothing_is_done_again_and_the_run_verifies(examined: Examined) -> None:
     assert verify_run(run).problems == []
 
 
+def test_a_run_that_died_while_other_probes_were_answered_is_whole(
+    scored: Pico, tmp_path: Path
+) -> None:
+    """And the first ones may come back: their answers are those of the record."""
+    run = tmp_path / "run"
+    scored.train(run, SCORING, until="ethics")
+    probes = (scored.root / "probes.json").read_text()
+    (scored.root / "probes.json").write_text(probes.replace("K0", "K9"))
+
+    def die(event: Event) -> None:
+        if isinstance(event, Baseline):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored.train(run, SCORING, until="zen", on=die)
+    assert verify_run(run).problems == []
+    (scored.root / "probes.json").write_text(probes)
+    scored.train(run, SCORING, until="zen")
+    assert verify_run(run).problems == []
+
+
+def test_without_a_kernel_its_baseline_goes(scored: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    wrap = ("phases.ethics.wrap=none", "phases.last.wrap=none")
+    scored.train(run, SCORING, *wrap, until="ethics")
+    scored.train(run, SCORING, *wrap, "kernel=null", until="zen")
+    assert set(scored.run_record(run).baselines) == {"base"}
+    assert verify_run(run).problems == []
+
+
+def test_a_file_of_questions_among_the_probes_makes_other_probes(scored: Pico) -> None:
+    both = ScoringConfig(
+        probes=(scored.root / "probes.json", scored.root / "questions.json"), max_tokens=8
+    )
+    apart = ScoringConfig(
+        probes=both.probes[:1], capability=scored.root / "questions.json", max_tokens=8
+    )
+    assert probes_sha256(both, None) != probes_sha256(apart, None)
+
+
 @pytest.mark.parametrize("file", ["baselines/kernel.jsonl", "02-zen/answers.jsonl"])
 def test_answers_that_were_changed_are_found(examined: Examined, file: str, tmp_path: Path) -> None:
     run = shutil.copytree(examined[0], tmp_path / "run")
@@ -314,6 +355,33 @@ def test_other_probes_are_answered_before_a_refused_phase_is_judged_again(
     assert after is not None and after.probes != before.learned.scores.probes
     assert after.probes == scored.run_record(run).baselines["base"].probes
     assert [e.id for e in read_exchanges([run / "02-zen" / "answers.jsonl"])] == ["K7"]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_answers_that_were_lost_are_written_again_and_the_acceptance_stands(
+    lost: bool, scored: Pico, refused: tuple[Path, str]
+) -> None:
+    run, message = refused
+    file = run / "02-zen" / "answers.jsonl"
+    whole = file.read_bytes()
+    file.unlink() if lost else file.write_text("{")
+    with pytest.raises(GateError) as again:
+        train(scored, run, None, IMPOSSIBLE)
+    assert str(again.value) == message
+    assert file.read_bytes() == whole
+    file.unlink() if lost else file.write_text("{")
+    train(scored, run, Acceptance("zen", "seen"), IMPOSSIBLE)
+    assert scored.records(run)[1].verdicts[0].accepted == "seen"
+    assert verify_run(run).problems == []
+
+
+def test_an_acceptance_covers_no_other_answers(scored: Pico, refused: tuple[Path, str]) -> None:
+    run, _ = refused
+    (scored.root / "probes.json").write_text(
+        json.dumps([{"id": "K7", "domain": "d", "prompt": "Whose voice is missing here?"}])
+    )
+    with pytest.raises(GateError, match="grammar >= 101: expected at least 101"):
+        train(scored, run, Acceptance("zen", "seen"), IMPOSSIBLE)
 
 
 def test_a_finished_phase_under_a_raised_gate_stops_the_run_and_can_be_accepted(

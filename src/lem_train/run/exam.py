@@ -23,7 +23,7 @@ from ..train.loop import phase_forward
 from .gates import Shown, divergences, verdicts
 from .records import Learned, Scores, Verdict, WithKernel
 from .scoring import Means, Scoring, answer, record_scores
-from .store import ANSWERS_FILE
+from .store import ANSWERS_FILE, changed_files
 
 _WORST = 3  # answers that a refusal shows
 _WIDTH = 100
@@ -58,9 +58,10 @@ class Exam:
         return tuple(phase.shown for phase in self.earlier)
 
 
-def answers_still(exam: Exam, learned: Learned | None, phase: PhaseConfig) -> bool:
-    """Whether all that the exam would measure was measured already."""
-    if learned is None:
+def answers_still(exam: Exam, learned: Learned, phase: PhaseConfig, folder: Path) -> bool:
+    """Whether all that the exam would measure was measured already, and its answers are in
+    `folder`."""
+    if learned.scores and changed_files(folder, {ANSWERS_FILE: learned.scores.answers}):
         return False
     probes = learned.scores.probes if learned.scores else None
     asked = exam.scoring.sha256 if exam.scoring else None

@@ -296,13 +296,14 @@ def _examined(
     phase, folder = plan.config, plan.folder
     start = time.perf_counter()
     learned, before = record.learned, record.verdicts
-    if learned is None or not answers_still(exam, learned, phase):
-        before = ()
+    if learned is None or not answers_still(exam, learned, phase, folder):
         if exam.scoring or exam.earlier:
             emit(Stage(phase.name, "being examined"))
         with interrupts.deferred():  # the training is on the disk: nothing is lost
             end, check = record.losses.val_end, interrupts.check
             learned = examine(model, exam, phase, folder, rows.with_kernel, end, at_once, check)
+        if record.learned is None or learned.scores != record.learned.scores:
+            before = ()  # what was accepted is not what is shown now
     metrics = from_jsonl((folder / METRICS_FILE).read_text())
     shown = Shown(phase.name, learned, record.losses.val_end, metrics)
     verdicts = standing(judge(exam, phase, shown), before)

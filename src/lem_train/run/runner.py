@@ -12,7 +12,7 @@ from ..curriculum.schema import Curriculum, Keep, PhaseConfig, ScoringConfig, Wr
 from ..data.jsonl import PhaseData, data_sha256, read_phase_data
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, GateError, RunError, WeightsError, listing
-from ..files import discard
+from ..files import discard, remove
 from ..hashing import sha256_file, sha256_json
 from .accept import Acceptance, put_on_record
 from .base import (
@@ -82,9 +82,9 @@ def probes_sha256(scoring: ScoringConfig, kernel: Kernel | None) -> str:
     them, and how they are scored. Raises DataError for a file that cannot be read."""
     problems: list[str] = []
     files = []
-    for path in scoring.files.values():
+    for place, path in scoring.files.items():
         try:
-            files.append(sha256_file(path))
+            files.append([place[0], sha256_file(path)])  # a file of questions may be one of probes
         except OSError as error:
             problems.append(f"{path}: cannot be read ({error.strerror})")
     if problems:
@@ -274,11 +274,13 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         if plan.action == "reuse"
     }
     record = _run_record(curriculum, job.prepared, dtype, files, job.prepared.baselines)
-    write_run(job.run, record)
     if scoring is not None and _to_score(record, scoring):
+        # The record goes first: it vouches for the answers that are about to be replaced.
+        write_run(job.run, record.model_copy(update={"baselines": {}}))
+        remove(job.run / BASELINES_FOLDER)
         baselines = _baselines(job.run, folder, trust, scoring, emit, interrupts)
         record = record.model_copy(update={"baselines": baselines})
-        write_run(job.run, record)
+    write_run(job.run, record)
     earlier: tuple[Earlier, ...] = ()
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
