@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -449,6 +450,44 @@ def test_a_loss_that_is_not_finite_is_told(
 # -- broken off --------------------------------------------------------------------------------
 
 
+def scores_told(run: Path) -> list[ScoreMetrics]:
+    files = sorted(run.glob("*/metrics.jsonl"))
+    told = [m for file in files for m in from_jsonl(file.read_text())]
+    return [replace(m, seconds=0.0) for m in told if isinstance(m, ScoreMetrics)]
+
+
+def stopped_after_three(scored: Pico, run: Path) -> tuple[str, ...]:
+    """Begun, and asked to stop after the third update of six; its settings."""
+    settings = (SCORING, EACH, "defaults.evaluate_every=100", "phases.ethics.iterations=6")
+    interrupts = Interrupts()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Trained) and event.metrics.iteration == 3:
+            interrupts._asked = 2
+
+    with pytest.raises(Interrupted):
+        train_curriculum(scored.load(*settings), run, stop, "ethics", interrupts=interrupts)
+    return settings
+
+
+def test_checkpoints_are_scored_at_the_same_updates_however_often_it_is_broken_off(
+    scored: Pico, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = stopped_after_three(scored, run)
+    scored.train(run, *settings, until="ethics")
+    assert [m.iteration for m in scores_told(run)] == [2, 4]
+
+
+def test_scores_on_other_probes_are_no_scores_before(scored: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = stopped_after_three(scored, run)
+    probes = (scored.root / "probes.json").read_text()
+    (scored.root / "probes.json").write_text(probes.replace("owe", "give"))
+    scored.train(run, *settings, until="ethics")
+    assert [m.over_previous for m in scores_told(run)] == [None, None]
+
+
 @pytest.mark.parametrize("calls", [1, 3, 9, 30, 60])
 def test_an_interrupted_exam_goes_on_with_the_same_bits(
     calls: int, scored: Pico, tmp_path: Path
@@ -472,4 +511,6 @@ def test_an_interrupted_exam_goes_on_with_the_same_bits(
     assert scored.bits(run) == scored.bits(tmp_path / "whole")
     learned = [[r.learned for r in scored.records(at)] for at in (run, tmp_path / "whole")]
     assert learned[0] == learned[1]
+    told = [scores_told(at) for at in (run, tmp_path / "whole")]
+    assert told[0] == told[1]
     assert verify_run(run).problems == []

@@ -29,8 +29,8 @@ def shown(name: str, val_loss: float = 1.0, metrics: Any = (), **learned: Any) -
     return Shown(name, Learned(**learned), val_loss, metrics)
 
 
-def checkpoint(iteration: int, **values: float) -> ScoreMetrics:
-    return ScoreMetrics(iteration, values, None, None, None, None, 1.0)
+def checkpoint(iteration: int, probes: str = "p", **values: float) -> ScoreMetrics:
+    return ScoreMetrics(iteration, values, None, None, None, None, 1.0, probes)
 
 
 BASELINES = {"base": scores(grammar=20.0, echo=0.5), "kernel": scores(grammar=30.0)}
@@ -127,6 +127,12 @@ def test_a_measure_that_fell_within_the_phase_names_the_last_good_checkpoint() -
         "grammar >= 30: was kept at iteration 50 of zen (31), and no more at iteration 100 of zen "
         "(26). Train zen anew with iterations: 50"
     )
+
+
+def test_a_checkpoint_that_answered_other_probes_is_not_on_the_way() -> None:
+    metrics = (checkpoint(50, "q", grammar=31.0), checkpoint(100, grammar=26.0))
+    zen = shown("zen", metrics=metrics, scores=scores(grammar=27.0))
+    assert "was never reached; it came nearest after ethics (28)" in apart("grammar >= 30", zen)
 
 
 def test_a_measure_that_fell_at_once_advises_a_lower_rate() -> None:

@@ -165,7 +165,7 @@ def _course(
         if measure in means:
             course.append(Point(f"after {shown.name}", means[measure], shown.name))
     for m in phase.metrics:
-        if isinstance(m, ScoreMetrics) and measure in m.scores:
+        if isinstance(m, ScoreMetrics) and own and m.probes == own.probes and measure in m.scores:
             where = f"at iteration {m.iteration} {inside}"
             course.append(Point(where, m.scores[measure], phase.name, m.iteration))
     if own and measure in own.means:

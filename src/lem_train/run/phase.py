@@ -340,6 +340,9 @@ def _train(
     session = Session(model, adapters, plan, emit)
     try:
         with interrupts.deferred():
+            if session.due:  # it was broken off while it was scored
+                _score(model, exam, session, phase.name, emit, interrupts)
+                session.save()
             for metrics in train(
                 model,
                 *splits,

@@ -97,10 +97,13 @@ def score_checkpoint(
     to the same probe, so that it can be watched. `base`: what the bare base scores."""
     start = time.perf_counter()
     values, found = answer(model, scoring, scoring.kernel, check=check)
-    return _metrics(values, seen, base, time.perf_counter() - start), found.exchanges[0]
+    seconds = time.perf_counter() - start
+    return _metrics(values, seen, base, seconds, scoring.sha256), found.exchanges[0]
 
 
-def _metrics(values: Means, seen: Sequence[Metrics], base: Means, seconds: float) -> ScoreMetrics:
+def _metrics(
+    values: Means, seen: Sequence[Metrics], base: Means, seconds: float, probes: str
+) -> ScoreMetrics:
     scored = [at for at, m in enumerate(seen) if isinstance(m, ScoreMetrics)]
     since = seen[scored[-1] + 1 :] if scored else seen
     trained = [m for m in since if isinstance(m, TrainMetrics)]
@@ -115,7 +118,10 @@ def _metrics(values: Means, seen: Sequence[Metrics], base: Means, seconds: float
         val_loss=val_losses[-1] if val_losses else None,
         over_base=grammar - base["grammar"] if "grammar" in base else None,
         over_previous=(
-            grammar - previous.scores["grammar"] if isinstance(previous, ScoreMetrics) else None
+            grammar - previous.scores["grammar"]
+            if isinstance(previous, ScoreMetrics) and previous.probes == probes
+            else None
         ),
         seconds=seconds,
+        probes=probes,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import mlx.nn as nn
 
@@ -76,7 +77,10 @@ class Session:
 
     @property
     def due(self) -> bool:
-        """Whether a checkpoint is due after the last metrics."""
+        """Whether a checkpoint is due after the last metrics. Those that are scored must not depend
+        on when others were saved: a resumed run has the same ones."""
+        if not self.seen:
+            return False
         config, last = self._plan.config.checkpoint, self.seen[-1]
         update, updates = self.update, self._plan.config.updates
         if isinstance(last, ValMetrics):
@@ -87,19 +91,16 @@ class Session:
             better = False
         return update not in (0, updates) and (  # the last one's adapter is written next
             better
-            or update - self._saved_update >= config.every_updates
+            or update % config.every_updates == 0
             or time.monotonic() - self._saved_at >= 60 * config.every_minutes
         )
 
     @property
     def scores_due(self) -> bool:
-        """Whether the checkpoint that is due is to be scored. The best validations may be saved
-        far more often than that pays, so scores wait for as many updates as checkpoints do."""
-        scored = 0
-        for at, metrics in enumerate(self.seen):
-            if isinstance(metrics, ScoreMetrics):
-                scored = _updates(self.seen[:at])
-        return self.update - scored >= self._plan.config.checkpoint.every_updates
+        """Whether the checkpoint that is due is to be scored, and was not. The best validations may
+        be saved far more often than that pays."""
+        regular = self.update % self._plan.config.checkpoint.every_updates == 0
+        return regular and not any(isinstance(m, ScoreMetrics) for m in self._since_update)
 
     def report(self, metrics: Metrics) -> None:
         """Take note of metrics, and write them to the phase's metrics.jsonl."""
@@ -141,12 +142,13 @@ class Session:
 
     def _val_loss_here(self) -> float | None:
         """Of a validation after the last update."""
-        for metrics in reversed(self.seen):
-            if isinstance(metrics, ValMetrics):
-                return metrics.val_loss
-            if not isinstance(metrics, ScoreMetrics):
-                break
-        return None
+        return next((m.val_loss for m in self._since_update if isinstance(m, ValMetrics)), None)
+
+    @property
+    def _since_update(self) -> list[Metrics]:
+        """Validations and scores after the last update, the newest first."""
+        after = (ValMetrics, ScoreMetrics)
+        return list(takewhile(lambda m: isinstance(m, after), reversed(self.seen)))
 
     def save_before_stopping(self) -> str:
         """Save what is worth it, and say where the phase stands. That the disk is full is not why

@@ -57,6 +57,7 @@ class ScoreMetrics:
     `scores`: means by measure; `train_loss`: mean over the iterations since the scores before;
     `val_loss`: of the last validation; `over_base`, `over_previous`: grammar above that of the
     bare base, and of the scores before in this phase; None where there is nothing to compare.
+    `probes`: which ones were answered: scores compare only where it is the same.
     """
 
     iteration: int
@@ -66,6 +67,7 @@ class ScoreMetrics:
     over_base: float | None
     over_previous: float | None
     seconds: float
+    probes: str | None = None
 
 
 TrainingMetrics = TrainMetrics | ValMetrics | SkippedUpdate
