@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,7 @@ from lem_train.run.phase import prepare_valid
 from lem_train.run.runner import probes_sha256, read_all, train_curriculum
 from lem_train.run.store import phase_folder, read_phase, read_trained
 from lem_train.run.verify import verify_run
+from lem_train.score import answers as answering
 from lem_train.score.responses import (
     MEASURES,
     Exchange,
@@ -434,6 +435,45 @@ def test_probes_that_cannot_be_used_stop_before_anything_is_loaded(
     with pytest.raises(DataError, match="probes"):
         scored.train(tmp_path / "run", SCORING)
     assert not (tmp_path / "run").exists()
+
+
+def test_earlier_rows_are_validated_no_more_at_once_than_their_phase_could_train(
+    scored: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noted(model: Any, forward: Any, rows: Any, batch_size: int, check: Any) -> float:
+        sizes.append(batch_size)
+        return evaluate(model, forward, rows, batch_size, check)
+
+    monkeypatch.setattr(exam, "evaluate", noted)
+    scored.train(tmp_path / "run", "phases.ethics.batch.size=1")
+    assert sizes == [1, 1, 2]  # ethics after zen; ethics and zen after last
+
+
+def test_no_memory_for_answers_is_told(
+    scored: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[malloc] Unable to allocate 9 bytes.")
+
+    monkeypatch.setattr(answering, "generate", none)
+    with pytest.raises(TrainingError, match=r"to answer the probes .* lower scoring\.batch_size"):
+        scored.train(tmp_path / "run", SCORING)
+
+
+def test_no_memory_for_a_checkpoints_answers_loses_no_update(
+    scored: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[metal::malloc] Insufficient Memory")
+
+    def spoil(event: Event) -> None:
+        if isinstance(event, Trained):
+            monkeypatch.setattr(answering, "generate", none)
+
+    with pytest.raises(TrainingError, match=r"batch_size; stopped after update 2 of 4, which is"):
+        scored.train(tmp_path / "run", SCORING, EACH, on=spoil)
 
 
 def test_a_loss_that_is_not_finite_is_told(

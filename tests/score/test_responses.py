@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def test_many_are_scored_like_one_whatever_the_number_of_processes(
     assert score_all(exchanges, KERNEL) == alone
     monkeypatch.setattr(responses, "_PARALLEL_FROM", 1)
     assert score_all(exchanges, KERNEL) == alone
+
+
+def test_processes_that_score_leave_ctrl_c_to_the_one_that_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(responses, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(responses, "partial", lambda *_, **__: signal.getsignal)
+    handlers: list[object] = list(score_all([signal.SIGINT] * 2))  # type: ignore[list-item]
+    assert handlers == [signal.SIG_IGN] * 2
 
 
 def test_a_summary_is_of_means_and_shares() -> None:

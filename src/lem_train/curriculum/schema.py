@@ -314,6 +314,11 @@ class PhaseConfig(Settings):
                 f"expected overlong stop or drop with wrap {self.wrap}: "
                 "trimming the prompt would cut the kernel; got trim_prompt"
             )
+        if self.biting_point and self.overlong == "trim_prompt":
+            raise ValueError(
+                "expected overlong stop or drop with biting_point: the kernel is put round whole "
+                "prompts, whose loss does not compare with that of trimmed ones; got trim_prompt"
+            )
         if self.biting_point and self.wrap != "none":
             raise ValueError(
                 "expected biting_point with wrap none: it asks whether the kernel is still needed; "

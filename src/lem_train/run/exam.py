@@ -94,10 +94,13 @@ def examine(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    val_losses = {
-        earlier.config.name: _loss(model, earlier.valid.examples, earlier.config, at_once, check)
-        for earlier in exam.earlier
-    } | {phase.name: val_loss}
+    val_losses = {}
+    for earlier in exam.earlier:
+        # Its rows may be longer than this phase's: no more of them together than it could train.
+        few = min(at_once, earlier.config.batch.size)
+        loss = _loss(model, earlier.valid.examples, earlier.config, few, check)
+        val_losses[earlier.config.name] = loss
+    val_losses[phase.name] = val_loss
     if exam.scoring is None:
         return Learned(val_losses=val_losses)
     values, found = answer(model, exam.scoring, exam.scoring.kernel, check=check)

@@ -78,3 +78,8 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether MLX raised this for want of memory; it has no error of its own for that."""
+    return "memory" in str(error).lower() or "allocate" in str(error)

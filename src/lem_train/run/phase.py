@@ -60,6 +60,7 @@ from .events import (
 from .exam import Exam, answers_still, examine, judge, kernel_forms, refusal
 from .gates import Shown, failures, standing
 from .interrupt import Interrupts
+from .machine import out_of_memory
 from .plan import PhasePlan
 from .records import (
     DataFile,
@@ -234,7 +235,7 @@ def run_phase(
     except (TrainingError, GateError) as error:
         raise type(error)(f"phase {plan.config.name}: {error}") from error
     except RuntimeError as error:
-        if "memory" not in str(error).lower() and "allocate" not in str(error):
+        if not out_of_memory(error):
             raise
         raise TrainingError(
             f"phase {plan.config.name}: the memory does not suffice ({error}); set "

@@ -16,7 +16,7 @@ import mlx.nn as nn
 from ..curriculum.schema import ScoringConfig, Wrap
 from ..data.kernel import Kernel
 from ..data.tokenize import ChatTokenizer
-from ..errors import DataError
+from ..errors import DataError, TrainingError
 from ..files import write_atomic
 from ..hashing import sha256_bytes
 from ..score.answers import Prompt, tokenize_prompts
@@ -24,6 +24,7 @@ from ..score.capability import CapabilityProbe
 from ..score.probing import Answered, Probe, answer_probes, ask, read_probes, read_questions
 from ..score.responses import Exchange, means, to_jsonl
 from ..train.metrics import Metrics, ScoreMetrics, TrainMetrics, ValMetrics
+from .machine import out_of_memory
 from .records import Scores
 
 Means = Mapping[str, float]
@@ -68,13 +69,24 @@ def answer(
     check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], Answered]:
     """A model's answers to the probes, and their means; without a wrap the questions with one
-    right answer are asked as well."""
+    right answer are asked as well.
+
+    Raises:
+        TrainingError: no memory left.
+    """
     limits = (scoring.config.max_tokens, scoring.config.batch_size)
-    found = answer_probes(model, scoring.chat, scoring.probes, *limits, kernel, wrap, check)
-    values = means(found.scores)
-    if wrap == "none":
-        right = ask(model, scoring.chat, scoring.questions, *limits, check)
-        values |= {} if right is None else {"capability": right}
+    right = None
+    try:
+        found = answer_probes(model, scoring.chat, scoring.probes, *limits, kernel, wrap, check)
+        if wrap == "none":
+            right = ask(model, scoring.chat, scoring.questions, *limits, check)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"the memory does not suffice to answer the probes ({error}); lower scoring.batch_size"
+        ) from error
+    values = means(found.scores) | ({} if right is None else {"capability": right})
     return values, found
 
 

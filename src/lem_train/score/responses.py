@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -91,7 +93,9 @@ def score_all(exchanges: Sequence[Exchange], kernel: Kernel | None = None) -> li
     if len(exchanges) < _PARALLEL_FROM or (cores or 1) < 2:
         return [one(exchange) for exchange in exchanges]
     # Not by fork: a model may be loaded, and MLX's threads would not come along.
-    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+    # Ctrl-C reaches them as well: whether all this ends is for this process to say.
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(cores, get_context("spawn"), signal.signal, ignoring) as pool:
         return list(pool.map(one, exchanges, chunksize=_CHUNK))
 
 
@@ -135,8 +139,8 @@ def compare(
     sets = [{exchange.id: exchange for exchange in exchanges} for exchanges in (before, after)]
     for exchanges, by_id in zip((before, after), sets, strict=True):
         if len(by_id) < len(exchanges):
-            ids = [exchange.id for exchange in exchanges]
-            twice = sorted({id_ for id_ in ids if ids.count(id_) > 1})
+            ids = Counter(exchange.id for exchange in exchanges)
+            twice = sorted(id_ for id_, count in ids.items() if count > 1)
             raise DataError(listing("expected every id once in a set, got twice:", twice, 10))
     first, second = sets
     common = [id_ for id_ in first if id_ in second]
