@@ -141,8 +141,8 @@ def test_scores_need_probes_and_leaks_a_kernel(tmp_path: Path) -> None:
 
 
 def test_a_biting_point_needs_whole_prompts(tmp_path: Path) -> None:
-    [problem] = _load(tmp_path, "biting_point: true, overlong: trim_prompt")
-    assert "expected overlong stop or drop with biting_point" in problem
+    problems = _load(tmp_path, "biting_point: true, overlong: trim_prompt")
+    assert "expected overlong stop or drop with biting_point" in problems[-1]
 
 
 def test_a_phase_named_like_a_baseline_cannot_have_gates_beside_it(tmp_path: Path) -> None:

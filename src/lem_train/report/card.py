@@ -144,6 +144,7 @@ def _shown(run: RunRecord, phases: Sequence[PhaseRecord]) -> str:
     """What the phases scored, forgot and were accepted with, as far as that was measured."""
     scored = [(f"base, {name}", scores) for name, scores in _baselines(run)]
     scored += [(p.name, p.learned.scores) for p in phases if p.learned.scores is not None]
+    scored = [(_on_others(name, scores, scored[-1][1]), scores) for name, scores in scored]
     parts = [_SCORES.format(head=_head(scored), rows=_score_rows(scored))] if scored else []
     if any(len(phase.learned.val_losses) > 1 for phase in phases):
         parts.append(_FORGETTING.format(table=_forgetting(phases)))
@@ -156,6 +157,11 @@ def _shown(run: RunRecord, phases: Sequence[PhaseRecord]) -> str:
 def _baselines(run: RunRecord) -> list[tuple[str, Scores]]:
     names = {"base": "bare", "kernel": "with the kernel"}
     return [(names[key], run.baselines[key]) for key in names if key in run.baselines]
+
+
+def _on_others(name: str, scores: Scores, last: Scores) -> str:
+    """A row's name; the probes may have been changed between two phases."""
+    return name if scores.probes == last.probes else f"{name} (other probes)"
 
 
 def _head(scored: Sequence[tuple[str, Scores]]) -> str:
