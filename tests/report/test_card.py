@@ -186,6 +186,10 @@ def test_scores_forgetting_and_gates_stand_in_the_card_as_recorded() -> None:
     changed = base.model_copy(update={"probes": "q"})
     other = made(phases=(ethics, zen), run=run.model_copy(update={"baselines": {"base": changed}}))
     assert "| base, bare (other probes) | 20.0 | 50 % |\n| ethics | 30.5" in other
+    assert "| after | grammar | sycophancy |" in text
+    more = base.model_copy(update={"means": {"grammar": 20.0}})
+    fewer = made(phases=(ethics, zen), run=run.model_copy(update={"baselines": {"base": more}}))
+    assert "| base, bare | 20.0 | – |\n| ethics | 30.5 | 25 % |" in fewer
     assert "| base, bare | 20.0 | 50 % |\n| ethics | 30.5 | 25 % |\n| zen | 31.5 | 25 % |" in text
     assert "| ethics | 1.500 |  |\n| zen | 1.750 | 1.500 |" in text
     assert "- zen: **accepted by hand** grammar >= 40: 31.5, accepted: good enough" in text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,15 @@ import pytest
 from lem_train.curriculum.gate import parse_requirement
 from lem_train.curriculum.schema import ScoringConfig
 from lem_train.data.kernel import load_kernel
-from lem_train.errors import ConfigError, DataError, GateError, Interrupted, TrainingError
+from lem_train.errors import ConfigError, DataError, GateError, Interrupted, RunError, TrainingError
+from lem_train.run import accept as accepting
 from lem_train.run import exam
 from lem_train.run.accept import Acceptance
 from lem_train.run.events import Baseline, Event, Judged, Scored, Trained
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.phase import prepare_valid
 from lem_train.run.runner import probes_sha256, read_all, train_curriculum
-from lem_train.run.store import phase_folder, read_phase, read_trained
+from lem_train.run.store import phase_folder, read_phase, read_trained, writing
 from lem_train.run.verify import verify_run
 from lem_train.score import answers as answering
 from lem_train.score.responses import (
@@ -415,6 +417,31 @@ def test_only_what_a_gate_refused_can_be_accepted(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         train(scored, refused[0], Acceptance(phase, reason), IMPOSSIBLE)
+
+
+def test_an_acceptance_brings_no_record_back_that_another_process_removed(
+    scored: Pico, refused: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = refused
+
+    @contextmanager
+    def after_another(folder: Path) -> Iterator[None]:
+        with writing(folder):
+            (folder / "02-zen" / "trained.json").unlink()
+            yield
+
+    monkeypatch.setattr(accepting, "writing", after_another)
+    with pytest.raises(RunError, match="another process changed it meanwhile"):
+        train(scored, run, Acceptance("zen", "seen"), IMPOSSIBLE)
+    assert not (run / "02-zen" / "trained.json").exists()
+
+
+def test_a_biting_point_asked_for_too_late_is_told(scored: Pico, tmp_path: Path) -> None:
+    run, bare = tmp_path / "run", "phases.ethics.wrap=none"
+    scored.train(run, SCORING, bare, until="ethics")
+    [plan, *_] = scored.plan(run, SCORING, bare, "phases.ethics.biting_point=true")
+    assert plan.action == "reuse"
+    assert plan.reason == "unchanged; its biting point is told only when it is trained"
 
 
 def test_a_gate_that_refers_to_other_probes_is_refused_before_training(

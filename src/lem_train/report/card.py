@@ -165,17 +165,21 @@ def _on_others(name: str, scores: Scores, last: Scores) -> str:
 
 
 def _head(scored: Sequence[tuple[str, Scores]]) -> str:
-    names = list(scored[0][1].means)
+    names = _measured(scored)
     return f"| after | {' | '.join(names)} |\n" + "|---" * (len(names) + 1) + "|"
 
 
 def _score_rows(scored: Sequence[tuple[str, Scores]]) -> str:
-    names = list(scored[0][1].means)
+    names = _measured(scored)
     rows = (
         [name, *(format_score(n, s.means[n]) if n in s.means else NONE for n in names)]
         for name, s in scored
     )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _measured(scored: Sequence[tuple[str, Scores]]) -> list[str]:
+    return list(dict.fromkeys(name for _, scores in scored for name in scores.means))
 
 
 def _forgetting(phases: Sequence[PhaseRecord]) -> str:

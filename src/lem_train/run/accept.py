@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, did_you_mean
+from pydantic import BaseModel
+
+from ..errors import ConfigError, RunError, did_you_mean
 from .gates import Shown, accepted, failures
 from .plan import PhasePlan, gate_verdicts, shown
 from .records import Verdict
@@ -30,7 +32,7 @@ def put_on_record(accept: Acceptance, prepared: Prepared, run: Path) -> None:
 
     Raises:
         ConfigError: no such phase, no reason, or a phase that its gate does not refuse.
-        RunError: another process is writing here.
+        RunError: another process is writing here, or has just done so.
     """
     names = [plan.config.name for plan in prepared.plans]
     if accept.phase not in names:
@@ -53,6 +55,7 @@ def put_on_record(accept: Acceptance, prepared: Prepared, run: Path) -> None:
         assert trained is not None, "a finished phase that falls short is stopped"
         verdicts = accepted(found, reason)
         with writing(run):
+            _refuse_changed(trained, read_trained(plan.folder), run)
             write_trained(plan.folder, trained.model_copy(update={"verdicts": verdicts}))
     elif not any(verdict.accepted for verdict in found):
         raise ConfigError(
@@ -82,5 +85,14 @@ def _accept_finished(
             f"{plan.reason}; a fuse that loses what was taught cannot be accepted: lower the bar"
         )
     with writing(run):
+        _refuse_changed(record, read_phase(plan.folder), run)
         verdicts = accepted(found, reason)
         write_phase(plan.folder, record.model_copy(update={"verdicts": verdicts}))
+
+
+def _refuse_changed(seen: BaseModel, now: BaseModel | None, run: Path) -> None:
+    if now != seen:
+        raise RunError(
+            f"{run}: expected the phase to stay as it was, but another process changed it "
+            "meanwhile; look at it again"
+        )

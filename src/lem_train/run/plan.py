@@ -100,6 +100,8 @@ def plan_phases(
             if under := [*shortfalls(record.receipt, curriculum.fuse), *failures(found)]:
                 action, reason = "stop", f"it is under the bar: {'; '.join(under)}"
             earlier.append(shown(record))
+            if action == "reuse" and phase.biting_point and not record.learned.biting_point:
+                reason = "unchanged; its biting point is told only when it is trained"
         trained = read_trained(folder) if record is None else None
         if trained is not None and trained.fingerprint == parent:
             reason = _still_to_do(trained, phase, earlier, baselines)
