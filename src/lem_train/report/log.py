@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
@@ -43,6 +43,9 @@ from .numbers import (
     format_seconds,
 )
 from .state import PhaseState, RunState, advance, phase_seconds_left
+
+if TYPE_CHECKING:
+    from ..score.responses import Exchange
 
 Clock = Callable[[], float]
 
@@ -89,7 +92,8 @@ def _json_items(event: Event) -> dict[str, Any]:
             return {"event": "run_planned", "name": event.name, "run": event.run, "phases": phases}
         case PhaseStarted():
             counts = {"rows": event.rows, "updates": event.updates, "trainable": event.trainable}
-            return {"event": "phase_started", **_json_plan(event.plan), **counts}
+            limit = {"memory_ceiling": event.ceiling}
+            return {"event": "phase_started", **_json_plan(event.plan), **counts, **limit}
         case Stage():
             return {"event": "stage", "phase": event.phase, "stage": event.what}
         case Trained():
@@ -107,16 +111,21 @@ def _json_items(event: Event) -> dict[str, Any]:
             scores = event.scores
             return {"event": "baseline", "name": event.name, "scores": scores.means}
         case Scored():
-            answer = {"prompt": event.sample.prompt, "answer": event.sample.response}
-            return {"event": "scored", "phase": event.phase, **asdict(event.metrics), **answer}
+            sample = _json_sample(event.sample)
+            return {"event": "scored", "phase": event.phase, **asdict(event.metrics), **sample}
         case Judged():
             verdicts = [verdict.model_dump() for verdict in event.verdicts]
             learned = event.learned.model_dump(mode="json")
-            return {"event": "judged", "phase": event.phase, **learned, "verdicts": verdicts}
+            found = {**learned, "verdicts": verdicts, **_json_sample(event.sample)}
+            return {"event": "judged", "phase": event.phase, **found}
         case PhaseFinished():
             return {"event": "phase_finished", **_json_record(event.record)}
         case RunFinished():
             return {"event": "run_finished", **asdict(event)}
+
+
+def _json_sample(sample: Exchange | None) -> dict[str, Any]:
+    return {"prompt": sample and sample.prompt, "answer": sample and sample.response}
 
 
 def _json_plan(plan: PhasePlan) -> dict[str, Any]:

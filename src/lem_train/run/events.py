@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunPlanned:
-    """The run is about to start; nothing was loaded yet."""
+    """The run is about to start; nothing was loaded yet. `baselines`: those known already."""
 
     name: str
     run: Path
     plans: tuple[PhasePlan, ...]
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A phase's rows are tokenised and its model is loaded."""
+    """A phase's rows are tokenised and its model is loaded. `ceiling`: bytes that its training may
+    fill, by its own limit or else by the device's."""
 
     plan: PhasePlan
     rows: int
     updates: int
     trainable: int
+    ceiling: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Judged:
-    """A trained phase was held against its gate, whether it passed or not."""
+    """A trained phase was held against its gate, whether it passed or not. `sample`: as in Scored,
+    where it was asked just now."""
 
     phase: str
     learned: Learned
     verdicts: tuple[Verdict, ...]
+    sample: Exchange | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..curriculum.schema import PhaseConfig
 from ..data.kernel import Kernel, shuffled
 from ..data.tokenize import Example, Tokenized
 from ..errors import GateError, TrainingError, listing
+from ..score.responses import Exchange
 from ..train.evaluate import evaluate
 from ..train.loop import phase_forward
 from .gates import Shown, divergences, verdicts
@@ -82,8 +83,9 @@ def examine(
     val_loss: float,
     at_once: int,
     check: Callable[[], None],
-) -> Learned:
-    """Ask a trained model everything; its answers stand in `folder` afterwards.
+) -> tuple[Learned, Exchange | None]:
+    """Ask a trained model everything; its answers stand in `folder` afterwards, and one of them, if
+    there are any, is handed back: always to the same probe.
 
     Args:
         with_kernel: the phase's validation rows under forms of the kernel; see `kernel_forms`.
@@ -102,7 +104,7 @@ def examine(
         val_losses[earlier.config.name] = loss
     val_losses[phase.name] = val_loss
     if exam.scoring is None:
-        return Learned(val_losses=val_losses)
+        return Learned(val_losses=val_losses), None
     values, found = answer(model, exam.scoring, exam.scoring.kernel, check=check)
     biting = None
     if phase.biting_point:
@@ -114,9 +116,8 @@ def examine(
                 val_loss=_loss(model, rows, phase, at_once, check),
             )
     scores = record_scores(folder / ANSWERS_FILE, exam.scoring, values, found)
-    return Learned.model_validate(
-        {"scores": scores, "val_losses": val_losses, "biting_point": biting}
-    )
+    fields = {"scores": scores, "val_losses": val_losses, "biting_point": biting}
+    return Learned.model_validate(fields), found.exchanges[0]
 
 
 def kernel_forms(kernel: Kernel | None) -> dict[str, Kernel]:

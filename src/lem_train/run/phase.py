@@ -60,7 +60,7 @@ from .events import (
 from .exam import Exam, answers_still, examine, judge, kernel_forms, refusal
 from .gates import Shown, failures, standing
 from .interrupt import Interrupts
-from .machine import out_of_memory
+from .machine import out_of_memory, this_machine
 from .plan import PhasePlan
 from .records import (
     DataFile,
@@ -71,7 +71,7 @@ from .records import (
     TrainedRecord,
     installed_versions,
 )
-from .scoring import score_checkpoint
+from .scoring import answering, score_checkpoint
 from .session import Session
 from .space import refuse_without_room
 from .store import (
@@ -296,19 +296,21 @@ def _examined(
     Raises GateError below the gate."""
     phase, folder = plan.config, plan.folder
     start = time.perf_counter()
-    learned, before = record.learned, record.verdicts
+    learned, before, sample = record.learned, record.verdicts, None
     if learned is None or not answers_still(exam, learned, phase, folder):
         if exam.scoring or exam.earlier:
             emit(Stage(phase.name, "being examined"))
         with interrupts.deferred():  # the training is on the disk: nothing is lost
             end, check = record.losses.val_end, interrupts.check
-            learned = examine(model, exam, phase, folder, rows.with_kernel, end, at_once, check)
+            learned, sample = examine(
+                model, exam, phase, folder, rows.with_kernel, end, at_once, check
+            )
         if record.learned is None or learned.scores != record.learned.scores:
             before = ()  # what was accepted is not what is shown now
     metrics = from_jsonl((folder / METRICS_FILE).read_text())
     shown = Shown(phase.name, learned, record.losses.val_end, metrics)
     verdicts = standing(judge(exam, phase, shown), before)
-    emit(Judged(phase.name, learned, verdicts))
+    emit(Judged(phase.name, learned, verdicts, sample))
     seconds = record.seconds + time.perf_counter() - start
     found = {"learned": learned, "verdicts": verdicts, "seconds": seconds}
     record = record.model_copy(update=found)
@@ -337,7 +339,7 @@ def _train(
     if (wanted := shared_prefix(*splits, phase)) and forward.prefix == 0:
         emit(Stage(phase.name, f"this model cannot share {wanted:,} tokens: rows run whole"))
     trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
-    emit(PhaseStarted(plan, len(splits[0]), phase.updates, trainable))
+    emit(PhaseStarted(plan, len(splits[0]), phase.updates, trainable, _ceiling(phase)))
     session = Session(model, adapters, plan, emit)
     try:
         with interrupts.deferred():
@@ -372,6 +374,12 @@ def _train(
     return record
 
 
+def _ceiling(phase: PhaseConfig) -> int:
+    """Bytes that training may fill."""
+    limit = phase.batch.memory_limit_gb
+    return this_machine().device_memory if limit is None else int(limit * 1e9)
+
+
 def _score(
     model: nn.Module,
     exam: Exam,
@@ -383,6 +391,7 @@ def _score(
     """Let the model answer the probes before its state is saved, if it is time for that."""
     if exam.scoring is None or not session.scores_due:
         return
+    emit(Stage(phase, answering(exam.scoring)))
     seen, check = session.seen, interrupts.check
     metrics, sample = score_checkpoint(model, exam.scoring, seen, exam.base, check)
     session.report(metrics)

@@ -127,14 +127,14 @@ def train_curriculum(
                     f"{run}: expected the run to stay as it was, but another process changed it "
                     "meanwhile; start again"
                 )
-            emit(RunPlanned(curriculum.name, run, plans))
+            emit(RunPlanned(curriculum.name, run, plans, prepared.baselines))
             try:
                 job = _Job(curriculum, run, prepared, plans, data, trust_remote_code)
                 _train_phases(job, emit, interrupts or Interrupts())
             except OSError as error:
                 raise disk_error(run, error) from error
     else:
-        emit(RunPlanned(curriculum.name, run, plans))
+        emit(RunPlanned(curriculum.name, run, plans, prepared.baselines))
         _catch_up(curriculum, run, prepared, plans)
     emit(RunFinished(run, trained, time.perf_counter() - start))
 
@@ -325,9 +325,9 @@ def _baselines(
 ) -> dict[str, Scores]:
     """What the base scores before anything is taught: bare, and with the kernel."""
     from ..weights.io import load_model
-    from .scoring import answer, record_scores
+    from .scoring import answer, answering, record_scores
 
-    emit(Stage("base", f"answers {len(scoring.probes)} probes"))
+    emit(Stage("base", answering(scoring)))
     model = load_model(folder, trust_remote_code=trust_remote_code)
     baselines = {}
     for name, wrap in _BASELINE_WRAPS.items():

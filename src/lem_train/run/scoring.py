@@ -61,6 +61,11 @@ def prepare_scoring(
     return Scoring(config, probes, questions, chat, kernel, sha256)
 
 
+def answering(scoring: Scoring) -> str:
+    """What a model is at while it is scored, as a stage."""
+    return f"answers {len(scoring.probes)} probes"
+
+
 def answer(
     model: nn.Module,
     scoring: Scoring,

@@ -197,6 +197,7 @@ def train(
                         update=update + 1 if at_end else None,
                         learning_rate=rate if at_end else None,
                         grad_norm=grad_norm if at_end else None,
+                        memory=mx.get_active_memory(),
                     )
             if validation_due(phase, update + 1):
                 yield validate(last)

@@ -12,10 +12,12 @@ _COMPARED = ("train_loss", "val_loss", "over_base", "over_previous")
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """One iteration (micro-batch). The last three are set where the window made an update.
+    """One iteration (micro-batch). `update`, `learning_rate` and `grad_norm` are set where the
+    window made an update.
 
     `loss`: mean nats a supervised token; `tokens`, `supervised`: counted without padding;
-    `seconds`: since the previous iteration, validation not included; `peak_memory`: bytes.
+    `seconds`: since the previous iteration, validation not included; `peak_memory`: bytes, the most
+    so far; `memory`: bytes, now that the update is done.
     """
 
     iteration: int
@@ -27,6 +29,7 @@ class TrainMetrics:
     update: int | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
+    memory: int | None = None  # older runs did not say
 
 
 @dataclass(frozen=True)
