@@ -81,6 +81,13 @@ def format_scores(means: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {format_score(name, value)}" for name, value in means.items())
 
 
+def format_gain(name: str, gain: float) -> str:
+    """By how much a measure's mean is above another."""
+    shown = format_score(name, abs(gain))
+    sign = "-" if gain < 0 else "+"
+    return f"{sign}{shown}" if any(digit in shown for digit in "123456789") else shown
+
+
 def format_score(name: str, value: float) -> str:
     """A measure's mean with its unit."""
     if name in SHARES:

@@ -15,8 +15,8 @@ from ..errors import LemError
 from ..run.gates import failures, told
 from ..run.look import PhaseOnDisk, RunOnDisk, look, preparing, run_folders
 from ..weights.receipt import FuseReceipt
-from .live import screen_lines
 from .numbers import NONE, ago, format_kl, format_loss, format_scores
+from .screen import screen_lines
 from .state import PhaseState, as_found, phase_seconds_left, seconds_left
 
 _INDENT = 12
