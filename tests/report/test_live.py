@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions
 
 from lem_train.curriculum.schema import BatchConfig, DataConfig, PhaseConfig
 from lem_train.errors import GateError
-from lem_train.report.live import LiveView, Screen, choose_view, screen_lines
+from lem_train.report.live import LiveView, choose_view
 from lem_train.report.log import JsonView, PlainView, as_json_object
 from lem_train.report.numbers import format_bytes, format_loss, format_seconds, sparkline
+from lem_train.report.screen import Screen, screen_lines
 from lem_train.report.state import (
     PhaseState,
     RunState,
@@ -26,23 +29,37 @@ from lem_train.report.state import (
     seconds_left,
     with_reused,
 )
+from lem_train.report.text import folded, one_line
 from lem_train.run.events import (
+    Baseline,
     Event,
+    Judged,
     PhaseFinished,
     PhaseStarted,
     Resumed,
     RunFinished,
     RunPlanned,
     Saved,
+    Scored,
     Skipped,
     Stage,
     Trained,
     Validated,
 )
 from lem_train.run.plan import Action, PhasePlan
-from lem_train.run.records import Losses, PhaseInputs, PhaseRecord, RowCounts, Versions
+from lem_train.run.records import (
+    Learned,
+    Losses,
+    PhaseInputs,
+    PhaseRecord,
+    RowCounts,
+    Scores,
+    Verdict,
+    Versions,
+)
 from lem_train.run.store import write_phase
-from lem_train.train.metrics import SkippedUpdate, TrainMetrics, ValMetrics
+from lem_train.score.responses import Exchange
+from lem_train.train.metrics import ScoreMetrics, SkippedUpdate, TrainMetrics, ValMetrics
 from lem_train.weights.receipt import FuseReceipt, ModuleReceipt
 
 INPUTS = PhaseInputs(parent="p", settings={}, kernel=None, data="d")
@@ -109,8 +126,9 @@ def training(name: str, until: int = 10) -> Iterator[Event]:
     for iteration in range(1, until + 1):
         rate = 2e-5 if iteration % 2 == 0 else None
         metrics = TrainMetrics(
-            iteration, 3 - 0.1 * iteration, 1500, 400, 1.5, 4_200_000_000, learning_rate=rate
-        )
+            iteration, 3 - 0.1 * iteration, 1500, 400, 1.5, 4_200_000_000,
+            learning_rate=rate, memory=1_500_000_000,
+        )  # fmt: skip
         yield Trained(name, metrics)
         if iteration % 4 == 0 or iteration == 10:
             yield Validated(name, ValMetrics(iteration, 2.8 - 0.1 * iteration, 3.0))
@@ -154,7 +172,7 @@ def midway() -> list[Event]:
     """The second phase done, the third at iteration 6 of 10."""
     begun: list[Event] = [
         Stage("ethics-final", "loading"),
-        PhaseStarted(PLANS[2], 1200, 5, 1_234_567),
+        PhaseStarted(PLANS[2], 1200, 5, 1_234_567, 24_000_000_000),
     ]
     return [PLANNED, *whole_phase(PLANS[1]), *begun, *training("ethics-final", 6)]
 
@@ -199,10 +217,10 @@ def test_plain_lines_of_a_whole_run() -> None:
         "zen: loading",
         "zen: 1,200 rows, 10 iterations, 5 updates, 1,234,567 trainable parameters",
         "zen   0/10  val 2.812",
-        "zen   2/10  loss 2.800  val 2.812  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 21 s left",
-        "zen   4/10  loss 2.600  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 15 s left",
-        "zen   6/10  loss 2.400  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 12 s left",
-        "zen   8/10  loss 2.200  val 2.000  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 6 s left",
+        "zen   2/10  loss 2.800  val 2.812  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 24 s left",
+        "zen   4/10  loss 2.600  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 18 s left",
+        "zen   6/10  loss 2.400  val 2.400  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 15 s left",
+        "zen   8/10  loss 2.200  val 2.000  lr 2e-05  1,000 tokens/s  4.2 GB  ≈ 9 s left",
         "zen  10/10  loss 2.000  val 1.800  lr 2e-05  1,000 tokens/s  4.2 GB",
         "zen: fusing",
         "zen: verifying",
@@ -332,13 +350,22 @@ def test_json_keys_are_stable() -> None:
         assert keys.setdefault(found["event"], set(found)) == set(found)
     assert keys["trained"] == {
         "event", "phase", "iteration", "loss", "tokens", "supervised", "seconds", "peak_memory",
-        "update", "learning_rate", "grad_norm",
+        "update", "learning_rate", "grad_norm", "memory",
     }  # fmt: skip
     assert keys["phase_finished"] == {
         "event", "phase", "index", "fingerprint", "iterations", "updates", "train_loss_start",
         "train_loss_end", "val_loss_start", "val_loss_end", "dtype", "retained", "retained_total",
         "noise", "delta_ratio", "max_logit_diff", "mean_kl", "positions", "seconds", "peak_memory",
     }  # fmt: skip
+
+
+def test_json_of_answers_has_the_same_keys_with_and_without_one() -> None:
+    sample = Exchange("night", "A lad on the step.", "\x1b[2J")
+    asked = as_json_object(Judged("zen", Learned(), (), sample))
+    assert (asked["prompt"], asked["answer"]) == ("A lad on the step.", "\x1b[2J")
+    assert "\x1b" not in json.dumps(asked)
+    unasked = as_json_object(Judged("zen", Learned(), ()))
+    assert unasked == asked | {"prompt": None, "answer": None}
 
 
 def test_json_has_no_nan() -> None:
@@ -372,14 +399,15 @@ def test_recent_metrics_are_bounded() -> None:
 
 
 def test_time_left() -> None:
-    """1.5 s an iteration and 3 s a validation; those at 0, 4, 8 and 10."""
+    """1.5 s an iteration and 3 s a validation; those at 0, 4, 8 and 10, and in the exam that of
+    every phase before."""
     before = stand([PLANNED])
     assert seconds_left(before) is None
     state = stand([PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), *training("zen", 6)])
     _, zen, waiting = state.phases
-    assert phase_seconds_left(state, zen) == pytest.approx(4 * 1.5 + 2 * 3)
-    assert phase_seconds_left(state, waiting) == pytest.approx(10 * 1.5 + 4 * 3)
-    assert seconds_left(state) == pytest.approx(12 + 27)
+    assert phase_seconds_left(state, zen) == pytest.approx(4 * 1.5 + 3 * 3)
+    assert phase_seconds_left(state, waiting) == pytest.approx(10 * 1.5 + 6 * 3)
+    assert seconds_left(state) == pytest.approx(15 + 33)
 
 
 def test_time_left_measures_a_phase_by_itself() -> None:
@@ -391,12 +419,36 @@ def test_time_left_measures_a_phase_by_itself() -> None:
 SKIPPED = Skipped("zen", SkippedUpdate(8, 4, 2e-5, "loss nan in rows a, b", 3.0))
 
 
+def test_time_left_has_the_probes_in_it() -> None:
+    """Answered every other update, but not after the last one, and in the exam."""
+    config = PLANS[1].config
+    often = config.model_copy(
+        update={"checkpoint": config.checkpoint.model_copy(update={"every_updates": 2})}
+    )
+    plans = (PLANS[0], replace(PLANS[1], config=often), PLANS[2])
+    events = [replace(PLANNED, plans=plans), PhaseStarted(plans[1], 1, 1, 1), *training("zen", 4)]
+    without = stand(events)
+    metrics = ScoreMetrics(4, {"grammar": 1.0}, 2.0, 2.0, None, None, 10.0)
+    state = stand([*events, Scored("zen", metrics, Exchange("i", "p", "r"))])
+
+    def left(state: RunState, phase: int) -> float:
+        return phase_seconds_left(state, state.phases[phase]) or 0.0
+
+    # Update 4 of 5, and the exam.
+    assert left(state, 1) - left(without, 1) == pytest.approx(2 * 10.0)
+    assert left(state, 2) - left(without, 2) == pytest.approx(10.0)  # checkpoints are far apart
+    whole = [*training("zen"), Scored("zen", metrics, Exchange("i", "p", "r"))]
+    at_end = stand([*events[:2], *whole])
+    assert left(at_end, 1) == pytest.approx(10.0 + 3.0)
+    assert left(stand([*events[:2], *whole, Judged("zen", Learned(), ())]), 1) == 0.0
+
+
 def test_a_skipped_update_took_its_time_as_well() -> None:
     """Two iterations of 1.5 s, though nothing was learned in them."""
     state = stand([PLANNED, PhaseStarted(PLANS[1], 1, 1, 1), *training("zen", 6), SKIPPED])
     zen = state.phases[1]
     assert (zen.iteration, zen.train_seconds) == (8, 8 * 1.5)
-    assert phase_seconds_left(state, zen) == pytest.approx(2 * 1.5 + 2 * 3)
+    assert phase_seconds_left(state, zen) == pytest.approx(2 * 1.5 + 3 * 3)
 
 
 def test_a_phase_that_goes_on_stands_where_it_was_left() -> None:
@@ -451,24 +503,215 @@ def test_screen_of_80_columns() -> None:
     assert drawn(state, 65.0) == [
         "gemma · 2 of 3 phases done · 1 min 05 s",
         "",
-        "phase         state      iterations   loss       val loss  retained         time",
+        "phase         state       iteration   loss       val loss  retained         time",
         "ethics        ↺ reused           10  1.203  2.812 → 1.315    0.9998            –",
         "zen           ✓ done             10  1.203  2.812 → 1.315    0.9998   3 min 20 s",
         "ethics-final  ● running        6/10  2.400  2.812 → 2.400         –   1 min 05 s",
         "",
         "ethics-final  " + "━" * 31 + "─" * 21 + "   6/10   60 %",
+        "stage         training …",
+        "left          ≈ 18 s for this phase · ≈ 18 s for the curriculum",
         "loss          2.400  █▇▅▄▂▁",
-        "speed         1,000 tokens/s · learning rate 2e-05 · memory peak 4.2 GB",
-        "left          ≈ 12 s for this phase · ≈ 12 s for the curriculum",
+        "val loss      2.400  █▁",
+        "speed         1,000 tokens/s · learning rate 2e-05",
+        "memory        now 1.5 GB · peak 4.2 GB of 24.0 GB (18 %)",
+        "",
+        "last fuse     zen: retained 0.9998, KL 3.1e-04",
     ]
+
+
+def scored(answer: str = "Let him in, and ring the warden.") -> list[Event]:
+    """Midway, with the base's scores, those of the phase at work, and gates that passed."""
+    plans = PLANS[:2]
+    base = Scores(probes="p", means=BASE, answers="a")
+    passed = Judged("zen", Learned(), (verdict("leakage = 0", 0, 0),))
+    started = PhaseStarted(PLANS[2], 1200, 5, 1_234_567, 24_000_000_000)
+    metrics = ScoreMetrics(6, {**BASE, "grammar": 23.5, "leakage": 0.25}, 2.6, 2.4, 3.5, None, 4.0)
+    return [
+        replace(PLANNED, baselines={"base": base}),
+        *[e for e in whole_phase(plans[1]) if not isinstance(e, PhaseFinished)],
+        passed,
+        PhaseFinished(made_record(1, "zen").model_copy(update={"verdicts": passed.verdicts})),
+        Stage("ethics-final", "loading"),
+        started,
+        *training("ethics-final", 6),
+        Scored("ethics-final", metrics, Exchange("night", "A lad on the step.", answer)),
+    ]
+
+
+BASE = {"grammar": 20.0, "echo": 0.25, "leakage": 0.0}
+
+
+def verdict(text: str, value: float | None, bound: float, accepted: str | None = None) -> Verdict:
+    passed = value == bound
+    return Verdict(requirement=text, value=value, bound=bound, passed=passed, accepted=accepted)
+
+
+def test_screen_shows_what_was_answered_judged_and_fused_last() -> None:
+    lines = drawn(stand(scored()), 65.0)
+    assert lines[-7:] == [
+        "",
+        "asked         ethics-final at 6: A lad on the step.",
+        "answer        Let him in, and ring the warden.",
+        "scores        grammar 23.5 (+3.5 over base), echo 0.25 (0.00), leakage 25 % (+25",
+        "              %)",
+        "gate          zen: passed (1 requirement)",
+        "last fuse     zen: retained 0.9998, KL 3.1e-04",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("height", [16, 24, 50])
+def test_every_part_is_there_at_every_size(width: int, height: int) -> None:
+    """A low terminal goes without details, but never without the phase, its state and its time."""
+    lines = drawn(stand(scored()), 65.0, width, height)
+    assert len(lines) < height and all(len(line) <= width for line in lines)
+    labels = [line.split("  ")[0] for line in lines]
+    always = ["ethics", "zen", "ethics-final", "stage", "left"]
+    wanted = [*always, "loss", "val loss", "speed", "memory", "asked", "answer", "scores", "gate"]
+    assert set(always if height == 16 else wanted) <= set(labels)
+    assert ("last fuse" in labels) == (height > 16)
+
+
+def test_the_base_is_scored_before_the_first_phase() -> None:
+    scores = Scores(probes="p", means=BASE, answers="a")
+    before = [PLANNED, Stage("base", "answers 16 probes")]
+    assert drawn(stand(before), 1.0)[-1] == "base answers 16 probes …"
+    events: list[Event] = [*before, Baseline("base", scores), Baseline("kernel", scores)]
+    told = "grammar 20.0, echo 0.25, leakage 0 % in the base"
+    assert drawn(stand(events), 1.0)[-1] == f"scores        {told}"
+
+
+def test_the_exam_is_shown_as_it_ends() -> None:
+    means = {"grammar": 30.0, "leakage": 0.0}
+    learned = Learned(scores=Scores(probes="p", means=means, answers="a"))
+    sample = Exchange("night", "A lad on the step.", "")
+    events = [*scored(), Judged("ethics-final", learned, (), sample)]
+    assert drawn(stand(events), 65.0)[-5:-2] == [
+        "asked         ethics-final at end: A lad on the step.",
+        "answer        (nothing)",
+        "scores        grammar 30.0 (+10.0 over base), leakage 0 % (0 %)",
+    ]
+    unasked = drawn(stand([*events[:-1], Judged("ethics-final", learned, ())]), 65.0)
+    assert unasked[-4] == "asked         ethics-final at end"
+
+
+def refused(accepted: str | None = None) -> Judged:
+    held = verdict("leakage = 0", 0, 0)
+    failing = verdict("grammar >= base + 5", 21.5, 25.0, accepted)
+    return Judged("ethics-final", Learned(), (held, failing))
+
+
+def test_what_a_gate_refuses_and_what_was_accepted_are_told_apart() -> None:
+    events = [*scored(), refused()]
+    for state in (stand(events), close(stand(events), 70.0)):
+        row = next(line for line in drawn(state, 65.0) if line.startswith("ethics-final  "))
+        assert "✗ refused" in row
+    assert drawn(stand(events), 65.0)[-3:-1] == [
+        "gate          ethics-final: FAILS, 1 of 2 passed; grammar >= base + 5:",
+        "              expected at least 25, got 21.5",
+    ]
+    accepted = refused("it is only a sample")
+    record = made_record(2, "ethics-final").model_copy(update={"verdicts": accepted.verdicts})
+    ended = drawn(stand([*scored(), accepted, PhaseFinished(record)]), 65.0, 120)
+    assert any(line.startswith("ethics-final  ✓ accepted") for line in ended)
+    assert any("ethics-final: accepted, 1 of 2 passed" in line for line in ended)
+    reused = with_reused(stand([PLANNED]), lambda name: record)
+    assert "↺ accepted" in "\n".join(drawn(reused, 1.0))
+    assert "zen           ✓ done" in "\n".join(ended)
+
+
+def test_memory_is_told_as_far_as_it_is_known() -> None:
+    def memory(now: int | None, ceiling: int | None, width: int = 80) -> str:
+        m = TrainMetrics(1, 2.0, 1500, 400, 1.0, 4_200_000_000, memory=now)
+        started = PhaseStarted(PLANS[1], 1, 1, 1, ceiling)
+        lines = drawn(stand([PLANNED, started, Trained("zen", m)]), 1.0, width)
+        return next(line for line in lines if line.startswith("memory")).split("  ")[-1].strip()
+
+    assert memory(1_500_000_000, None) == "now 1.5 GB · peak 4.2 GB"
+    assert memory(None, 4_000_000_000) == "peak 4.2 GB of 4.0 GB (105 %)"
+    assert memory(1_500_000_000, 24_000_000_000, 40) == "peak 4.2 GB of 24.0 GB"
+
+
+HOSTILE = {
+    "escapes": "\x1b[2J\x1b[31;1mred\x1b]0;title\x07\x9b2J\x1b[10A\r\x08\x08gone",
+    "lines": "one\ntwo\r\nthree\u2028four\u2029five\x0bsix\x0cseven\x85eight\ttab",
+    "directions": "\u202eright to left\u202c \u2066אבג\u2069 \u200fشمس\u200e",
+    "huge": "word " * 2000,
+    "one word": "x" * 10_000,
+    "blank": " \n" * 500_000,
+    "wide": "夜勤の守衛" * 40,
+    "emoji": "👩\u200d👩\u200d👧❤\ufe0f" * 60,
+    "stacked": "a" + "\u0301" * 3000 + " b",
+    "not characters": "\ud800 \ufffe \ue000 \x00",
+    "markup": "[bold red]no[/] [link=x]y[/link] [/]",
+}
+
+
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE)
+def test_no_answer_breaks_the_screen(answer: str) -> None:
+    state = stand(scored(answer))
+    for width, height in ((1, 5), (9, 9), (40, 24), (61, 40), (120, 50)):
+        console = terminal(width, height)
+        console.print(Screen(state, 65.0))
+        raw = console.file.getvalue()  # type: ignore[attr-defined]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", raw)
+        lines = plain.split("\n")
+        assert all(sign.isprintable() for line in lines for sign in line)
+        assert len(lines) <= height or height < 12
+        assert all(cell_len(line) <= width for line in lines)
+        raw.encode()  # no half characters
+
+
+def test_markup_in_an_answer_is_text() -> None:
+    assert "answer        [bold red]no[/] [link=x]y[/link] [/]" in drawn(
+        stand(scored(HOSTILE["markup"])), 65.0
+    )
+
+
+def test_an_answer_as_one_line() -> None:
+    assert one_line(HOSTILE["lines"]) == "one two three four five six seven eight tab"
+    assert one_line("\u202eabc\u202c\x1b[31m") == "abc [31m"
+    assert one_line("a" + "\u0301" * 9) == "á\u0301\u0301"
+    assert one_line(" \n" * 500_000) == "…"
+    assert one_line("x" * 10_000) == "x" * 600 + "…"
+    assert one_line("ब्यूरो हिन्दी") == "ब्यूरो हिन्दी"
+
+
+def test_folding() -> None:
+    assert folded("one two three four", 9, 3) == ["one two", "three", "four"]
+    assert folded("one two three four", 9, 2) == ["one two", "three fo…"]
+    assert folded("abcdefghijkl", 5, 2) == ["abcde", "fghi…"]
+    assert folded("夜勤の守衛", 4, 3) == ["夜勤", "の守", "衛"]
+    assert folded("夜勤の守衛", 5, 1) == ["夜勤…"]
+    assert folded("", 5, 2) == [""]
+    assert folded("abcdef", -3, 1) == ["abc…"]
+
+
+def test_a_resize_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = terminal(120, 40)
+    events = scored()
+    with LiveView(console, ticking()) as view:
+        for event in events[:-3]:
+            view(event)
+        for width, height in ((40, 20), (100, 12), (20, 50)):
+            console.size = ConsoleDimensions(width, height)
+            file = FakeTerminal()
+            console.file = file
+            view(events[-1])
+            view._live.refresh()
+            drawn_now = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue()).split("\n")
+            assert file.getvalue().startswith("\x1b[2J\x1b[H")  # nothing broken in two is left
+            assert len(drawn_now) <= height
+            assert all(cell_len(line.strip("\r")) <= width for line in drawn_now)
 
 
 @pytest.mark.parametrize(
     ("width", "columns"),
     [
-        (60, "phase state iterations val loss retained"),
-        (80, "phase state iterations loss val loss retained time"),
-        (120, "phase state iterations loss val loss retained KL time"),
+        (60, "phase state iteration val loss retained"),
+        (80, "phase state iteration loss val loss retained time"),
+        (120, "phase state iteration loss val loss retained KL time"),
     ],
 )
 def test_narrow_screens_drop_columns(width: int, columns: str) -> None:
@@ -493,7 +736,7 @@ def test_low_screen_shows_the_phase_at_work() -> None:
     lines = drawn(state, 1.0, height=14)
     assert len(lines) <= 13
     assert any(line.startswith("p0  ") and "● running" in line for line in lines)
-    assert "… 8 phases not shown" in lines
+    assert "… 7 phases not shown" in lines
 
 
 def test_stages_are_named() -> None:

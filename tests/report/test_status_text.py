@@ -142,7 +142,7 @@ def test_a_run_in_training_fits_a_screen() -> None:
         *("zen", "●", "running", "6/10", "2.400", "2.800", "→", "2.800", "–"),
         *("1", "min", "00", "s"),
     ]
-    assert [line.split()[0] for line in shown[7:11]] == ["zen", "loss", "speed", "left"]
+    assert [line.split()[0] for line in shown[7:10]] == ["zen", "stage", "left"]
     assert shown[-3] == "updates     3 of 5; saved after 2, 4 s ago"
     assert shown[-2].startswith("last fuse   ethics: retained 0.9998")
     assert shown[-1] == "training    process 12 on host, in runs/made"
@@ -257,14 +257,14 @@ def test_what_the_json_says() -> None:
         "val_loss": None,
         "saved_at": "2027-01-15T07:59:56+00:00",
     }
-    # 4 iterations of 1.5 s, and the last validation.
-    assert second["seconds_left"] == pytest.approx(4 * 1.5 + 3.0)
+    # 4 iterations of 1.5 s, the last validation, and that of the first phase's rows.
+    assert second["seconds_left"] == pytest.approx(4 * 1.5 + 2 * 3.0)
     assert (third["state"], third["train_loss"]) == ("waiting", None)
     left = found["seconds_left"]
     assert left == pytest.approx(second["seconds_left"] + third["seconds_left"])
-    # Ten iterations at the mean of 16 that took 200.4 s and 9 s, and two validations that are in it
-    # already for the first phase.
-    assert third["seconds_left"] == pytest.approx(10 * 209.4 / 16 + 2 * 3.0 / 3)
+    # Ten iterations at the mean of 16 that took 200.4 s and 9 s, and four validations, two of
+    # earlier rows, that are in it already for the first phase.
+    assert third["seconds_left"] == pytest.approx(10 * 209.4 / 16 + 4 * 3.0 / 3)
 
 
 # -- watched -------------------------------------------------------------------------------------

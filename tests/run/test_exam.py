@@ -20,8 +20,18 @@ from lem_train.errors import ConfigError, DataError, GateError, Interrupted, Run
 from lem_train.run import accept as accepting
 from lem_train.run import exam
 from lem_train.run.accept import Acceptance
-from lem_train.run.events import Baseline, Event, Judged, Scored, Trained
+from lem_train.run.events import (
+    Baseline,
+    Event,
+    Judged,
+    PhaseStarted,
+    RunPlanned,
+    Scored,
+    Stage,
+    Trained,
+)
 from lem_train.run.interrupt import Interrupts
+from lem_train.run.machine import this_machine
 from lem_train.run.phase import prepare_valid
 from lem_train.run.runner import probes_sha256, read_all, train_curriculum
 from lem_train.run.store import phase_folder, read_phase, read_trained, writing
@@ -47,6 +57,8 @@ if TYPE_CHECKING:
 
 SCORING = "scoring={probes: [probes.json], capability: questions.json, max_tokens: 8}"
 EACH = "defaults.checkpoint.every_updates=2"
+LIMIT = "phases.zen.batch.memory_limit_gb=4"
+EXAMINED = (SCORING, EACH, "defaults.gate.max_regression=9", LIMIT)
 IMPOSSIBLE = "phases.zen.gate={require: [grammar >= 101, val_loss <= 100]}"
 PROBES = ["What do you owe the people you serve?", "May I read my daughter's letters?"]
 
@@ -76,8 +88,7 @@ def examined(
         "{name: zen, wrap: none,",
         "{name: zen, wrap: none, biting_point: true, gate: {require: [leakage = 0]},",
     )
-    settings = (SCORING, EACH, "defaults.gate.max_regression=9")
-    return root / "run", pico.train(root / "run", *settings), pico
+    return root / "run", pico.train(root / "run", *EXAMINED), pico
 
 
 Examined = tuple[Path, list[Event], "Pico"]
@@ -119,6 +130,21 @@ def test_every_checkpoint_has_its_line_of_scores(examined: Examined) -> None:
         told = [e for e in events if isinstance(e, Scored) and e.phase == record.name]
         assert [e.metrics for e in told] == [line]
         assert told[0].sample.prompt == PROBES[0]
+
+
+def test_who_watches_is_told_of_memory_and_of_an_answer(examined: Examined) -> None:
+    _, events, _ = examined
+    ceilings = {e.plan.config.name: e.ceiling for e in events if isinstance(e, PhaseStarted)}
+    assert ceilings.pop("zen") == 4_000_000_000
+    assert set(ceilings.values()) == {this_machine().device_memory}
+    for event in events:
+        if isinstance(event, Trained):
+            assert 0 < (event.metrics.memory or 0) <= event.metrics.peak_memory
+        if isinstance(event, Judged):
+            assert event.sample is not None and event.sample.prompt == PROBES[0]
+    scoring = [e.what for e in events if isinstance(e, Stage) and "probes" in e.what]
+    count = sum(isinstance(e, Scored) for e in events)
+    assert scoring == ["answers 2 probes"] * (1 + count)  # the base, too
 
 
 def test_a_phase_records_what_it_showed(examined: Examined) -> None:
@@ -201,7 +227,9 @@ def test_scored_with_recomputed_activations_the_weights_are_the_same(
 def test_nothing_is_done_again_and_the_run_verifies(examined: Examined) -> None:
     run, _, pico = examined
     before = pico.snapshot(run)
-    events = pico.train(run, SCORING, EACH, "defaults.gate.max_regression=9")
+    events = pico.train(run, *EXAMINED)
+    [planned] = [e for e in events if isinstance(e, RunPlanned)]
+    assert planned.baselines == pico.run_record(run).baselines != {}
     assert not [e for e in events if isinstance(e, Baseline | Scored | Judged)]
     assert pico.snapshot(run) == before
     assert verify_run(run).problems == []
