@@ -24,7 +24,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 LEM = Path(sys.executable).with_name("lem")
-COLUMNS, LINES = 88, 16
+COLUMNS, LINES = 88, 30
 SESSION = "lem-screenshot"
 CELL_HEIGHT = 20
 MOST_BYTES = 300_000
