@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lem_train.data import near
 from lem_train.data.near import (
     SHINGLE,
+    Earlier,
     Measure,
     near_pairs,
     normalised,
@@ -106,3 +107,20 @@ def test_long_texts_are_sketched_in_parts() -> None:
     assert len(shingles(text)) > 2 * 16_384
     hashes = shingles(text)
     assert (sketch(text) == np.min(hashes * near._FACTORS + near._OFFSETS, axis=1)).all()
+
+
+def test_earlier_finds_what_all_pairs_would() -> None:
+    draw = np.random.default_rng(0)
+    words = [f"w{n:03}" for n in range(400)]
+    texts = [" ".join(draw.choice(words, 60)) for _ in range(30)]
+    for number in range(30):  # each again with some words changed
+        changed = texts[number].split()
+        for at in draw.choice(60, number // 3, replace=False):
+            changed[at] = "other"
+        texts.append(" ".join(changed))
+    earlier = Earlier()
+    for number, text in enumerate(texts):
+        alike = [(similarity(text, other), -at) for at, other in enumerate(texts[:number])]
+        best, at = max(alike, default=(0.0, 0))
+        assert earlier.nearest(text, 0.7) == ((-at, best) if best >= 0.7 else None)
+        earlier.add(text)

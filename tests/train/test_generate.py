@@ -81,3 +81,37 @@ def test_training_goes_on_as_before(tiny_folder: Callable[[str], Path]) -> None:
     model.train()
     generate(model, prompts(0, [4]), [], 1, 1)
     assert model.training
+
+
+@pytest.mark.parametrize("arch", ["gemma3", "llama"])
+@pytest.mark.parametrize("shared", [0, 150])
+def test_a_prompt_is_read_once_for_all_its_answers(
+    arch: str, shared: int, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny_folder(arch))
+    asked = prompts(shared, [3, 1, 17])
+    expected = [alone(model, prompt, set(), 8) for prompt in asked for _ in range(3)]
+    read: list[int] = []
+    monkeypatch.setattr(
+        module,
+        "read_into",
+        lambda cache, model, tokens, own=module.read_into: (
+            read.append(len(tokens)),
+            own(cache, model, tokens),
+        ),
+    )
+    assert generate(model, asked, [], 8, batch_size=2, copies=3) == expected
+    assert read == [shared] * (shared > 0) + [len(prompt) - shared - 1 for prompt in asked]
+
+
+def test_a_beginning_read_before_is_taken_where_all_prompts_open_with_it(
+    tiny_folder: Callable[[str], Path],
+) -> None:
+    model = load_model(tiny_folder("gemma3"))
+    asked = prompts(100, [4, 7])
+    expected = [alone(model, prompt, set(), 5) for prompt in asked]
+    for length in (80, 100, 104):  # the last is all of the first prompt: nothing would be left
+        beginning = module.read_on(model, asked[0][:length])
+        assert generate(model, asked, [], 5, 2, beginning=beginning) == expected
+    foreign = module.read_on(model, asked[0][1:90])
+    assert generate(model, asked, [], 5, 2, beginning=foreign) == expected
