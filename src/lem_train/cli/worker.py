@@ -49,9 +49,9 @@ def join(
         bool, typer.Option("--dry-run", help="Say what is left, and whether MODEL may help.")
     ] = False,
 ) -> None:
-    """Load the teacher and answer prompts until none is left; `join` may be left out.
+    """Answer prompts until none is left (the default).
 
-    Waits for a coordinator that is not there (yet), or that is started again. Ctrl-C leaves; what
+    Loads the teacher. Waits for a coordinator that is not there (yet), or that is started again. Ctrl-C leaves; what
     was begun goes to another machine.
 
     Example: lem worker tcp://127.0.0.1:8786 --model model
@@ -81,7 +81,7 @@ def status(
     tls: KeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show the workers of a distillation, their rates, and the time that is left.
+    """Show workers, their rates and the time left.
 
     Example: lem worker status tcp://127.0.0.1:8786
     """

@@ -7,7 +7,7 @@ Queue, leases and re-issue are dask.distributed's. Only for where it is installe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +76,11 @@ class Pool:
                 if self.client.status != "running":
                     raise RunError(f"{self.address}: the scheduler is gone; the same command goes on")
                 for future, result in completed.next_batch(block=False):
-                    if future.status != "finished":
+                    if not isinstance(result, Mapping):
                         raise _failure(result, units[future.key[1]])
                     early[future.key[1]] = read_answered(result)
+                if number not in early and futures[number].status in ("error", "cancelled"):
+                    raise _failure(futures[number].exception(), units[number])
                 sleep(0 if number in early else _GLANCE_SECONDS)
             yield early.pop(number)
 
@@ -211,7 +213,9 @@ def add_work(work: dict[str, Work], answered: Answered) -> None:
     )
 
 
-def _failure(error: object, requests: Sequence[Request]) -> BaseException:
+def _failure(found: object, requests: Sequence[Request]) -> BaseException:
+    """`found`: an error, or its type, itself and its traceback."""
+    error = found[1] if isinstance(found, tuple) else found
     if isinstance(error, KilledWorker):
         return RunError(
             f"{error.allowed_failures + 1} workers died while they answered {requests[0].id} to "
