@@ -43,6 +43,7 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Inspect", "verify", "Hold every byte of a run against its records"),
     Row("Data", "data", "Check, count, split and expand rows and prompts"),
     Row("Data", "distill", "Let a model answer prompts, keep what is good"),
+    Row("Data", "worker", "Answer prompts for a distillation elsewhere"),
     Row("Data", "tiny", "Write a tiny random model to try things on"),
     Row("Score", "score", "Score responses, models and attention"),
 )

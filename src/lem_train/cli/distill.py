@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .score import KernelOption, SignatureOption, given_kernel
+from .worker import KeyOption
 
 if TYPE_CHECKING:
     from ..distill.job import Job
+    from ..distill.network import Place
     from ..distill.runner import Progress
 
 _LINE_EVERY = 10.0  # seconds between two lines of a log
@@ -47,6 +49,11 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="ADDRESS", help="Let `lem worker`s answer: HOST[:PORT]."),
+    ] = None,
+    tls: KeyOption = None,
 ) -> None:
     """Let a model answer prompts, and keep the best answers that pass.
 
@@ -57,6 +64,7 @@ def command(
     from ..distill.config import distill_config
     from ..distill.job import Job, read_distill_prompts
     from ..distill.local import local_identity
+    from ..distill.network import place
 
     given = {"best_of": best_of, "min_score": min_score, "wrap": wrap}
     named = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -66,8 +74,10 @@ def command(
     job = Job(prompts, config, around, local_identity(model))
     if dry_run:
         _show(job, out, model)
-    else:
+    elif listen is None:
         _run(job, out, model)
+    else:
+        _run_listening(job, out, model, place(listen, tls, "--listen"))
 
 
 def _show(job: Job, out: Path, model: Path) -> None:
@@ -96,6 +106,34 @@ def _run(job: Job, out: Path, model: Path) -> None:
             steps = distill(job, output, answers(job, output, backend, interrupts.check))
             end = _shown(before, steps)
     typer.echo("\n".join(summary_lines(out, end)))
+
+
+def _run_listening(job: Job, out: Path, model: Path, at: Place) -> None:
+    """As `_run`; workers answer, and this process judges and writes."""
+    from ..distill.local import check_prompts
+    from ..distill.network import load_dask
+    from ..distill.output import opened
+    from ..distill.runner import distill, so_far
+    from ..report.distill import summary_lines
+    from ..run.interrupt import Interrupts
+
+    load_dask()
+    from ..distill.pool import answers, listening
+
+    interrupts = Interrupts()
+    with interrupts.armed(), interrupts.deferred(), opened(out, job) as output:
+        end = before = so_far(job, output)
+        if before.prompts < before.of:
+            check_prompts(model, job)
+            with listening(at) as pool:
+                typer.echo(f"on every machine: {_invitation(pool.address, at)}", err=True)
+                answered = answers(job, output, pool, out, interrupts.check)
+                end = _shown(before, distill(job, output, answered))
+    typer.echo("\n".join(summary_lines(out, end)))
+
+
+def _invitation(address: str, at: Place) -> str:
+    return f"lem worker {address} --model MODEL" + (f" --tls {at.key}" if at.key else "")
 
 
 def _shown(before: Progress, steps: Iterable[Progress]) -> Progress:

@@ -33,11 +33,18 @@ def local_backend(folder: Path, job: Job) -> LocalBackend:
         WeightsError: no model folder, or one that cannot be loaded.
         DataError: prompts that cannot be put to it; all of them, before the first is answered.
     """
+    chat = check_prompts(folder, job)
+    return LocalBackend(load_model(folder), chat, job.config, job.kernel, job.identity)
+
+
+def check_prompts(folder: Path, job: Job) -> ChatTokenizer:
+    """The folder's tokenizer, to which all prompts of a job can be put. Raises: see
+    `local_backend`."""
     chat = load_chat_tokenizer(folder)
     prompts = [prompt.prompt for prompt in job.prompts]
     names = [prompt.id for prompt in job.prompts]
     tokenize_prompts(chat, prompts, job.kernel, job.config.wrap, names)
-    return LocalBackend(load_model(folder), chat, job.config, job.kernel, job.identity)
+    return chat
 
 
 def as_sent(folder: Path, job: Job, prompts: Sequence[Probe]) -> list[str]:
