@@ -86,7 +86,10 @@ def test_workers_that_die_come_late_and_leave_write_what_one_process_writes(
     tmp_path: Path, tiny_folder: Callable[[str], Path], start: Callable[..., Lem]
 ) -> None:
     model = tiny_folder("gemma3")
-    probes = [{"id": f"p{n}", "domain": "life", "prompt": f"What is {n} good for?"} for n in range(PROMPTS)]
+    probes = [
+        {"id": f"p{n}", "domain": "life", "prompt": f"What is {n} good for?"}
+        for n in range(PROMPTS)
+    ]
     (tmp_path / "probes.json").write_text(json.dumps(probes))
     same = ["--model", model, "--probes", "probes.json"]
     same += [part for setting in SETTINGS for part in ("--set", setting)]
@@ -124,15 +127,16 @@ def test_workers_that_die_come_late_and_leave_write_what_one_process_writes(
 
 def prompts_done(out: Path) -> int:
     """Prompts with all candidates accounted for; none of them twice."""
-    kept, refused = (
-        Counter(json.loads(line)["id"] for line in path.read_text().splitlines(True) if "\n" in line)
-        if path.exists()
-        else Counter()
-        for path in (out, out.with_name("many.rejected.jsonl"))
-    )
+    kept, refused = (ids(path) for path in (out, out.with_name("many.rejected.jsonl")))
     assert max(kept.values(), default=1) == 1
     assert max(refused.values(), default=2) <= 2
     return len(kept.keys() | {name for name, count in refused.items() if count == 2})
+
+
+def ids(path: Path) -> Counter[str]:
+    """How many whole rows each prompt has."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return Counter(json.loads(line)["id"] for line in lines if line.endswith("\n"))
 
 
 # -- threads -----------------------------------------------------------------------------------
@@ -210,10 +214,13 @@ def other(tmp_path: Path) -> Path:
 def test_a_worker_with_another_teacher_leaves_and_its_unit_goes_to_one_with_the_same(
     tiny_folder: Callable[[str], Path], other: Path
 ) -> None:
-    model = tiny_folder("gemma3")
-    with pool.listening(place("127.0.0.1:0", None, "-")) as found, serving(found.address, other) as bad:
+    model, check = tiny_folder("gemma3"), limited()
+    with (
+        pool.listening(place("127.0.0.1:0", None, "-")) as found,
+        serving(found.address, other) as bad,
+    ):
         while not pool.view(found).workers:  # it takes part before there is anything to do
-            limited()()
+            check()
         answers = found.answers(terms_for(model), UNITS, limited())
         got: list[object] = []
         asking = Thread(target=lambda: got.extend(each.candidates for each in answers))
@@ -264,8 +271,9 @@ def test_with_a_key_only_those_who_have_it_take_part(
     with pool.listening(place("127.0.0.1:0", keys[0], "-")) as found:
         assert found.address.startswith("tls://")
         for wrong in (None, keys[1]):
-            with pytest.raises(RunError, match="no scheduler answers"), pool.joining(
-                place(found.address, wrong, "-")
+            with (
+                pytest.raises(RunError, match="no scheduler answers"),
+                pool.joining(place(found.address, wrong, "-")),
             ):
                 pass
         with serving(found.address, model, keys[0]):

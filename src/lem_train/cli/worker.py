@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Group(TyperGroup):
-    """`lem worker ADDRESS` is `lem worker join ADDRESS`: what is no command's name is an address."""
+    """`lem worker ADDRESS` is `lem worker join ADDRESS`: what names no command is an address."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
@@ -51,8 +51,8 @@ def join(
 ) -> None:
     """Answer prompts until none is left (the default).
 
-    Loads the teacher. Waits for a coordinator that is not there (yet), or that is started again. Ctrl-C leaves; what
-    was begun goes to another machine.
+    Loads the teacher. Waits for a coordinator that is not there (yet), or that is started again.
+    Ctrl-C leaves; what was begun goes to another machine.
 
     Example: lem worker tcp://127.0.0.1:8786 --model model
     """

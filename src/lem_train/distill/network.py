@@ -24,7 +24,8 @@ LOST_AFTER_SECONDS = 60
 """Without a heartbeat a worker counts as lost after this long, or twice as long at worst, and its
 unit goes to another. A process that dies is missed at once: its connection closes."""
 _MAKE_KEY = (
-    "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=lem -keyout lem.pem -out lem.pem"
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=lem "
+    "-keyout lem.pem -out lem.pem"
 )
 _SETTINGS = {
     "distributed.scheduler.worker-ttl": f"{LOST_AFTER_SECONDS}s",
@@ -77,9 +78,9 @@ def place(address: str, key: Path | None, option: str) -> Place:
         raise ConfigError(f"{option}: expected HOST or HOST:PORT, got {address!r}")
     if key is None and not _is_loopback(host):
         raise ConfigError(
-            f"{option}: expected --tls FILE for an address beyond this machine, since who may connect "
-            f"may run code on all of them, got {address!r} alone; make one file, copy it to every "
-            f"machine: {_MAKE_KEY}"
+            f"{option}: expected --tls FILE for an address beyond this machine, since who may "
+            f"connect may run code on all of them, got {address!r} alone; make one file, copy it "
+            f"to every machine: {_MAKE_KEY}"
         )
     if key is not None:
         _check_key(key)
@@ -143,6 +144,6 @@ def _check_key(key: Path) -> None:
         context.load_cert_chain(key)
     except OSError as error:  # ssl's errors are some
         raise ConfigError(
-            f"--tls {key}: expected a PEM file with certificate and private key ({error}); make one: "
-            f"{_MAKE_KEY}"
+            f"--tls {key}: expected a PEM file with certificate and private key ({error}); make "
+            f"one: {_MAKE_KEY}"
         ) from error

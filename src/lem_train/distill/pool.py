@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep, time
-from typing import Any
 
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
@@ -74,7 +73,9 @@ class Pool:
             while number not in early:
                 check()
                 if self.client.status != "running":
-                    raise RunError(f"{self.address}: the scheduler is gone; the same command goes on")
+                    raise RunError(
+                        f"{self.address}: the scheduler is gone; the same command goes on"
+                    )
                 for future, result in completed.next_batch(block=False):
                     if not isinstance(result, Mapping):
                         raise _failure(result, units[future.key[1]])

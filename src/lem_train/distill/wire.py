@@ -152,4 +152,3 @@ def read_standing(data: Mapping[str, Any]) -> Standing:
     """What Standing.to_data gave."""
     work = {name: Work(**each) for name, each in data["work"].items()}
     return Standing(**{**data, "work": work})
-

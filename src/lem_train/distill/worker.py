@@ -71,7 +71,7 @@ class Teacher(WorkerPlugin):
         self._leaving = False
 
     async def answer(self, unit: Unit, terms: Mapping[str, Any]) -> Answered:
-        """Raises RunError for terms that are not met here, LemError for prompts that cannot be put."""
+        """Raises RunError for terms that are not met here, LemError for odd prompts."""
         return await asyncio.wrap_future(self.thread.submit(self._answer, unit, terms))
 
     def _answer(self, unit: Unit, terms: Mapping[str, Any]) -> Answered:
