@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..errors import ConfigError
 from .score import KernelOption, SignatureOption, given_kernel
 from .worker import KeyOption
 
 if TYPE_CHECKING:
+    from ..distill.backend import Backend
+    from ..distill.config import DistillConfig
     from ..distill.job import Job
     from ..distill.network import Place
     from ..distill.runner import Progress
@@ -24,7 +27,8 @@ _SENT = 3  # prompts that a dry run shows
 
 def command(
     model: Annotated[
-        Path, typer.Option("--model", metavar="MODEL", help="The teacher's model folder.")
+        str,
+        typer.Option("--model", metavar="MODEL", help="The teacher: a folder, or its API name."),
     ],
     probes: Annotated[
         list[Path], typer.Option("--probes", metavar="FILE", help="JSON prompts; may be repeated.")
@@ -54,16 +58,24 @@ def command(
         typer.Option("--listen", metavar="ADDRESS", help="Let `lem worker`s answer: HOST[:PORT]."),
     ] = None,
     tls: KeyOption = None,
+    api: Annotated[
+        str | None,
+        typer.Option("--api", metavar="URL", help="An OpenAI-compatible server; key: LEM_API_KEY."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="KEY=VALUE", help="per_minute, max_cost, concurrency …"),
+    ] = None,
 ) -> None:
     """Let a model answer prompts, and keep the best answers that pass.
 
-    What is refused stands beside FILE with its reason. The same command goes on.
+    What is refused stands beside FILE, with why. The same command goes on.
 
     Example: lem distill --model model --probes seeds/en.json --out new.jsonl
     """
     from ..distill.config import distill_config
     from ..distill.job import Job, read_distill_prompts
-    from ..distill.local import local_identity
+    from ..distill.local import local_backend, local_identity
     from ..distill.network import place
 
     given = {"best_of": best_of, "min_score": min_score, "wrap": wrap}
@@ -71,28 +83,51 @@ def command(
     config = distill_config([*named, *(set_ or [])])
     around = given_kernel(kernel, signature, config.wrap)
     prompts = read_distill_prompts(probes)
-    job = Job(prompts, config, around, local_identity(model))
+    if api is not None:
+        server = _server(config, api, model, limit, listen)
+        job = Job(prompts, config, around, server.identity)
+        if dry_run:
+            _show(job, out)
+        else:
+            _run(job, out, lambda: server)
+        return
+    if limit:
+        raise ConfigError("--limit: expected --api beside it: it is a server's")
+    folder = Path(model)
+    job = Job(prompts, config, around, local_identity(folder))
     if dry_run:
-        _show(job, out, model)
+        _show(job, out, folder)
     elif listen is None:
-        _run(job, out, model)
+        _run(job, out, lambda: local_backend(folder, job))
     else:
-        _run_listening(job, out, model, place(listen, tls, "--listen"))
+        _run_listening(job, out, folder, place(listen, tls, "--listen"))
 
 
-def _show(job: Job, out: Path, model: Path) -> None:
+def _server(
+    config: DistillConfig, api: str, model: str, limit: list[str] | None, listen: str | None
+) -> Backend:
+    from ..distill.api import api_backend, api_limits
+    from ..distill.config import limit_config
+
+    if listen is not None:
+        raise ConfigError("--listen: expected no --api beside it: workers load the model")
+    return api_backend(config, api, model, api_limits(limit_config(limit or [])))
+
+
+def _show(job: Job, out: Path, model: Path | None = None) -> None:
+    """`model` None: a server renders the prompts, which are sent as they stand."""
     from ..distill.local import as_sent
     from ..distill.output import recorded
     from ..report.distill import dry_run_lines
 
     units = recorded(out, job).units
     done = sum(map(len, job.units[:units]))
-    sent = as_sent(model, job, job.prompts[done : done + _SENT])
+    first = job.prompts[done : done + _SENT]
+    sent = as_sent(model, job, first) if model else [prompt.prompt for prompt in first]
     typer.echo("\n".join(dry_run_lines(job, units, sent)))
 
 
-def _run(job: Job, out: Path, model: Path) -> None:
-    from ..distill.local import local_backend
+def _run(job: Job, out: Path, backend: Callable[[], Backend]) -> None:
     from ..distill.output import opened
     from ..distill.runner import answers, distill, so_far
     from ..report.distill import summary_lines
@@ -102,8 +137,7 @@ def _run(job: Job, out: Path, model: Path) -> None:
     with interrupts.armed(), opened(out, job) as output:
         end = before = so_far(job, output)
         if before.prompts < before.of:
-            backend = local_backend(model, job)
-            steps = distill(job, output, answers(job, output, backend, interrupts.check))
+            steps = distill(job, output, answers(job, output, backend(), interrupts.check))
             end = _shown(before, steps)
     typer.echo("\n".join(summary_lines(out, end)))
 

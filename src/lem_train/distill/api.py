@@ -30,7 +30,7 @@ import httpx2
 from ..errors import ConfigError, LemError
 from ..hashing import derive_seed
 from .backend import JSON, Candidate, Request
-from .config import DistillConfig
+from .config import DistillConfig, LimitConfig
 
 KEY = "LEM_API_KEY"
 
@@ -84,6 +84,14 @@ class ApiLimits:
     max_cost: float | None = None
     prices: tuple[float, float] | None = None
     insecure: bool = False
+
+
+def api_limits(config: LimitConfig) -> ApiLimits:
+    """The limits that a user gave."""
+    fields = config.model_dump(exclude={"price_in", "price_out"})
+    if config.price_in is None or config.price_out is None:
+        return ApiLimits(**fields)
+    return ApiLimits(**fields, prices=(config.price_in, config.price_out))
 
 
 def api_backend(config: DistillConfig, url: str, model: str, limits: ApiLimits) -> ApiBackend:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ..curriculum.merge import overridden
 from ..curriculum.problems import Place, failure
@@ -15,6 +15,7 @@ from ..curriculum.tree import Node, plain
 from ..curriculum.wording import worded
 
 DistillWrap = Literal["none", "sandwich"]
+ConfigT = TypeVar("ConfigT", bound=Frozen)
 
 
 class DistillConfig(Frozen):
@@ -52,12 +53,50 @@ def distill_config(settings: Sequence[str]) -> DistillConfig:
     Raises:
         ConfigError: unknown keys and values that cannot be; all of them.
     """
+    return _parsed(DistillConfig, settings, "settings")
+
+
+class LimitConfig(Frozen):
+    """How hard a server may be pressed, and what it may cost."""
+
+    concurrency: int = Field(default=4, ge=1, le=1024)
+    """Requests under way at once."""
+    per_minute: float | None = Field(default=None, gt=0)
+    """Requests begun in a minute."""
+    attempts: int = Field(default=6, ge=1, le=100)
+    """How often a request is made before it counts as failed."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds to the end of an answer."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """In all prompts and answers of this start together."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Likewise in money; needs both prices."""
+    price_in: float | None = Field(default=None, ge=0)
+    """Of a million tokens of prompts."""
+    price_out: float | None = Field(default=None, ge=0)
+    """Of a million tokens of answers."""
+    insecure: bool = False
+    """Whether plain http may be spoken with another machine."""
+
+    @model_validator(mode="after")
+    def _prices_together(self) -> Self:
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("expected price_in and price_out together, got one of them")
+        return self
+
+
+def limit_config(settings: Sequence[str]) -> LimitConfig:
+    """The limits of an API with each `KEY=VALUE` put in. Raises ConfigError as `distill_config`."""
+    return _parsed(LimitConfig, settings, "limits")
+
+
+def _parsed(model: type[ConfigT], settings: Sequence[str], title: str) -> ConfigT:
     tree, problems = overridden(Node({}, (), Place(0, 0, "")), settings)
-    config = DistillConfig()
+    config = model()
     try:
-        config = DistillConfig.model_validate(plain(tree))
+        config = model.model_validate(plain(tree))
     except ValidationError as error:
-        problems += worded(tree, error, DistillConfig)
+        problems += worded(tree, error, model)
     if problems:
-        raise failure(Path("settings"), problems)
+        raise failure(Path(title), problems)
     return config

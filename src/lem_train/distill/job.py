@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -42,9 +42,9 @@ class Job:
         return {prompt.id: place for place, prompt in enumerate(self.prompts)}
 
     @cached_property
-    def domains(self) -> dict[str, str]:
-        """A prompt's domain by its id."""
-        return {prompt.id: prompt.domain for prompt in self.prompts}
+    def by_id(self) -> dict[str, Probe]:
+        """A prompt by its id."""
+        return {prompt.id: prompt for prompt in self.prompts}
 
     @cached_property
     def provenance(self) -> dict[str, JSON]:
@@ -52,7 +52,7 @@ class Job:
         return {
             **self.identity,
             "kernel_sha256": self.kernel.sha256("sandwich") if self.kernel else None,
-            "prompts_sha256": sha256_json([[p.id, p.domain, p.prompt] for p in self.prompts]),
+            "prompts_sha256": sha256_json([list(astuple(p)) for p in self.prompts]),
             "settings": self.config.model_dump(mode="json"),
             "lem": __version__,
         }

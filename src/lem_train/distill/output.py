@@ -30,7 +30,8 @@ from .gate import Judged, Refused, Scored
 from .job import Job
 
 _OWN = "distilled"  # where a row says what it is from
-_OF_ONE = ("candidate", "scores")  # and what of that differs from row to row
+_PROMPT_BY = "prompt_generated_by"
+_OF_ONE = ("candidate", "scores", _PROMPT_BY)  # and what of that differs from row to row
 _ELSE = "to begin anew, choose another --out"
 
 
@@ -236,7 +237,7 @@ def _refuse_edited(job: Job, done: int, kept: Sequence[Line], refused: Sequence[
 
 def _row(judged: Judged, kept: Scored, job: Job) -> str:
     """A row to train on, with what it is from."""
-    own = {**job.provenance, "candidate": kept.number, "scores": _scores(kept, job)}
+    own = _own(judged, kept, job)
     return _line(
         {**_named(judged, job), "completion": kept.text, _OWN: own},
     )
@@ -244,7 +245,7 @@ def _row(judged: Judged, kept: Scored, job: Job) -> str:
 
 def _refused_row(judged: Judged, refused: Refused, job: Job) -> str:
     scored = refused.scored
-    own = {**job.provenance, "candidate": scored.number, "scores": _scores(scored, job)}
+    own = _own(judged, scored, job)
     return _line(
         {
             **_named(judged, job),
@@ -256,10 +257,18 @@ def _refused_row(judged: Judged, refused: Refused, job: Job) -> str:
     )
 
 
+def _own(judged: Judged, scored: Scored, job: Job) -> dict[str, JSON]:
+    """Where a row is from; who wrote its prompt, where that was a model."""
+    by = job.by_id[judged.request.id].generated_by
+    prompt: dict[str, JSON] = {} if by is None else {_PROMPT_BY: by}
+    return {**job.provenance, **prompt, "candidate": scored.number, "scores": _scores(scored, job)}
+
+
 def _named(judged: Judged, job: Job) -> dict[str, JSON]:
     request = judged.request
-    domain = job.domains[request.id]
-    return {"id": request.id, "domain": domain, "prompt": request.prompt}
+    prompt = job.by_id[request.id]
+    telling: dict[str, JSON] = {} if prompt.probe is None else {"probe": prompt.probe}
+    return {"id": request.id, "domain": prompt.domain, **telling, "prompt": request.prompt}
 
 
 def _scores(scored: Scored, job: Job) -> dict[str, JSON]:

@@ -25,11 +25,14 @@ from .vector import ATTENTION, as_values, write_vectors
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt of a seeds file; `domain` is its author's note."""
+    """A prompt of a seeds file; `domain` is its author's note. `probe`: what it is one telling of;
+    `generated_by`: the model that wrote it; None for a person."""
 
     id: str
     prompt: str
     domain: str
+    probe: str | None = None
+    generated_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def read_probes(paths: Sequence[Path]) -> tuple[Probe, ...]:
             for item in read_prompts(path):
                 if isinstance(item, Item):
                     row, prompt = item.row, item.contents[-1]
-                    probes.append(Probe(row.own, prompt, row.domain or ""))
+                    told = (row.probe, item.generated_by)
+                    probes.append(Probe(row.own, prompt, row.domain or "", *told))
                 else:
                     problems.append(str(item))
         except OSError as error:
