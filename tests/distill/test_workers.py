@@ -34,7 +34,7 @@ from lem_train.distill import pool  # noqa: E402
 from lem_train.distill.worker import serve  # noqa: E402
 
 PROMPTS, UNIT = 500, 10
-SETTINGS = ("max_tokens=6", "best_of=2", f"batch_size={UNIT}", "temperature=2", "min_score=0")
+SETTINGS = ("max_tokens=6", "best_of=2", f"batch_size={UNIT}", "min_score=0", "min_characters=1")
 PATIENCE = 120.0  # seconds; the machine may be busy
 
 
@@ -85,7 +85,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Lem]]:
 def test_workers_that_die_come_late_and_leave_write_what_one_process_writes(
     tmp_path: Path, tiny_folder: Callable[[str], Path], start: Callable[..., Lem]
 ) -> None:
-    model = tiny_folder("gemma3")
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder("gemma3"), model)
+    stops = {"eos_token_id": list(range(400, 4000, 5))}  # some answers end, others are cut
+    (model / "generation_config.json").write_text(json.dumps(stops))
     probes = [
         {"id": f"p{n}", "domain": "life", "prompt": f"What is {n} good for?"}
         for n in range(PROMPTS)
@@ -120,8 +123,7 @@ def test_workers_that_die_come_late_and_leave_write_what_one_process_writes(
     assert (second.ended(), steady.ended()) == (0, 0)
     for name in ("{}.jsonl", "{}.rejected.jsonl"):
         one, many = (tmp_path / name.format(which) for which in ("alone", "many"))
-        assert one.exists() == many.exists()
-        assert not one.exists() or one.read_bytes() == many.read_bytes()
+        assert one.read_bytes() == many.read_bytes() != b""
     assert prompts_done(tmp_path / "many.jsonl") == PROMPTS
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     help="Answer prompts for a `lem distill --listen` elsewhere.\n\n"
-    "Example: lem worker tcp://127.0.0.1:8786 --model model",
+    "Example: lem worker join tcp://127.0.0.1:8786 --model model",
 )
 
 AddressArgument = Annotated[
@@ -54,7 +54,7 @@ def join(
     Loads the teacher. Waits for a coordinator that is not there (yet), or that is started again.
     Ctrl-C leaves; what was begun goes to another machine.
 
-    Example: lem worker tcp://127.0.0.1:8786 --model model
+    Example: lem worker join tcp://127.0.0.1:8786 --model model
     """
     from ..distill.network import load_dask, place
     from ..errors import ConfigError
