@@ -9,9 +9,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -27,6 +28,7 @@ from .network import Place, load_dask, security
 from .wire import TERMS, Answered, Unit, accepted_terms, read_unit
 
 Say = Callable[[str], None]
+_Asked = tuple[Unit, Mapping[str, Any], "Future[Answered]"]
 
 NAME = "lem"
 _GLANCE_SECONDS = 0.2  # how often a signal is looked for
@@ -41,7 +43,8 @@ class _Leaving(Exception):
 class Teacher(WorkerPlugin):
     """A loaded model that dask's worker carries, and through which a unit finds it.
 
-    MLX works in one thread of its own, so that heartbeats go on meanwhile.
+    MLX works in the main thread and dask in another, so that heartbeats go on meanwhile. The other
+    way round MLX's own threads at times abort the process as it ends.
     """
 
     name = NAME
@@ -49,36 +52,70 @@ class Teacher(WorkerPlugin):
     def __init__(self, folder: Path, say: Say) -> None:
         self.identity = local_identity(folder)
         self.who = f"{socket.gethostname()}-{os.getpid()}"
-        self.thread = ThreadPoolExecutor(1, "teacher")
         self.refusal: RunError | None = None
         self.dismissed = False
+        self.stopped = False
         self._leaving = False
         self._say = say
-        self._loaded = self.thread.submit(
-            lambda: (load_model(folder), load_chat_tokenizer(folder))
-        ).result()
+        self._loaded = load_model(folder), load_chat_tokenizer(folder)
         self._backend: tuple[str, LocalBackend] | None = None
+        self._asked: SimpleQueue[_Asked] = SimpleQueue()
+        self._last: Future[Answered] = Future()
+        self._last.set_result(Answered(self.who, 0.0, []))
 
     @property
     def sha256(self) -> str:
         """Of the model folder."""
         return str(self.identity["teacher_sha256"])
 
-    async def settle(self) -> None:
-        """Let go of the unit at work, and be ready for another coordinator."""
-        self._leaving = True
-        await asyncio.wrap_future(self.thread.submit(lambda: None))
-        self._leaving = False
+    def work(self, ended: Callable[[], bool], check: Callable[[], None]) -> None:
+        """Answer what is asked; the main thread is here until `ended`, or until `check` raises."""
+
+        def heed() -> None:
+            check()
+            if self._leaving:
+                raise _Leaving
+
+        while not ended():
+            check()
+            with suppress(Empty):
+                self._fulfil(*self._asked.get(timeout=_GLANCE_SECONDS), heed)
+
+    def _fulfil(
+        self,
+        unit: Unit,
+        terms: Mapping[str, Any],
+        future: Future[Answered],
+        check: Callable[[], None],
+    ) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(self._answer(unit, terms, check))
+        except Exception as error:
+            future.set_exception(error)
+        except BaseException:
+            future.set_exception(_Leaving())
+            raise
 
     async def answer(self, unit: Unit, terms: Mapping[str, Any]) -> Answered:
         """Raises RunError for terms that are not met here, LemError for odd prompts."""
-        return await asyncio.wrap_future(self.thread.submit(self._answer, unit, terms))
+        self._last = Future()
+        self._asked.put((unit, terms, self._last))
+        return await asyncio.wrap_future(self._last)
 
-    def _answer(self, unit: Unit, terms: Mapping[str, Any]) -> Answered:
+    async def settle(self) -> None:
+        """Let go of the unit at work, and be ready for another coordinator."""
+        self._leaving = True
+        while not (self._last.done() or self.stopped):
+            await asyncio.sleep(_GLANCE_SECONDS)
+        self._leaving = False
+
+    def _answer(self, unit: Unit, terms: Mapping[str, Any], check: Callable[[], None]) -> Answered:
         begun = monotonic()
         backend = self._under(unit.terms, terms)
         try:
-            candidates = backend.answer(unit.requests, backend.config.seed, self._check)
+            candidates = backend.answer(unit.requests, backend.config.seed, check)
         except (RuntimeError, MemoryError) as error:  # MLX's: no memory left, most likely
             raise RunError(f"cannot answer on this machine: {error}") from error
         seconds = monotonic() - begun
@@ -94,10 +131,6 @@ class Teacher(WorkerPlugin):
             backend = LocalBackend(*self._loaded, terms.config, terms.kernel, self.identity)
             self._backend = (sha256, backend)
         return self._backend[1]
-
-    def _check(self) -> None:
-        if self._leaving:
-            raise _Leaving
 
 
 async def answer_unit(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,12 +167,23 @@ def serve(at: Place, folder: Path, say: Say, check: Callable[[], None]) -> None:
         WeightsError: no model folder, or one that cannot be loaded.
     """
     load_dask()
-    asyncio.run(_serve(at, folder, say, check))
-
-
-async def _serve(at: Place, folder: Path, say: Say, check: Callable[[], None]) -> None:
     teacher = Teacher(folder, say)
     say(f"{teacher.who} has {folder} loaded ({teacher.sha256[:12]})")
+    with ThreadPoolExecutor(1) as beside:
+        served = beside.submit(lambda: asyncio.run(_serve(at, teacher, say)))
+        try:
+            teacher.work(served.done, check)
+        finally:
+            teacher.stopped = True
+            with suppress(_Leaving):
+                served.result()
+
+
+async def _serve(at: Place, teacher: Teacher, say: Say) -> None:
+    def check() -> None:
+        if teacher.stopped:
+            raise _Leaving
+
     while not teacher.dismissed:
         await _await_coordinator(at, teacher, say, check)
         worker = Worker(
