@@ -254,9 +254,9 @@ def _parsed(text: bytes) -> tuple[Metrics, ...] | None:
 
 def _sound(metrics: Metrics) -> bool:
     fields = dict(vars(metrics))
-    scores = fields.pop("scores", {})
+    scores, probes = fields.pop("scores", {}), fields.pop("probes", None)
     values = [v for k, v in fields.items() if k != "skipped" and v is not None]
-    if not isinstance(scores, dict):
+    if not isinstance(scores, dict) or not isinstance(probes, str | None):
         return False
     numbers = (*values, *scores.values())
     return all(type(value) in (int, float) and math.isfinite(float(value)) for value in numbers)
