@@ -16,14 +16,16 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from typer.testing import CliRunner
 
+from lem_train.cli.main import app
 from lem_train.data.conversation import Message
 from lem_train.data.tokenize import ChatTokenizer
 from lem_train.distill.backend import Request
 from lem_train.distill.config import DistillConfig
 from lem_train.distill.local import LocalBackend, local_identity
 from lem_train.distill.network import load_dask, place, software
-from lem_train.distill.wire import TERMS, Terms
+from lem_train.distill.wire import TERMS, Standing, Terms
 from lem_train.errors import Interrupted, LemError, RunError
 from lem_train.weights.chat import load_chat_tokenizer
 from lem_train.weights.io import load_model
@@ -331,3 +333,26 @@ def test_a_machine_that_cannot_answer_leaves_it_to_others(
             assert "cannot answer on this machine: no memory" in str(small.ended())
         with serving(found.address, model):
             assert [each.candidates for each in answers] == expected(model)
+
+
+def test_status_and_dry_run_say_what_is_left_and_whether_a_model_would_help(
+    tiny_folder: Callable[[str], Path], other: Path
+) -> None:
+    model = tiny_folder("gemma3")
+
+    def typed(*words: object) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["worker", *map(str, words)])
+        return done.exit_code, f"{done.output}{done.exception or ''}"
+
+    with pool.listening(place("127.0.0.1:0", None, "-")) as found, serving(found.address, model):
+        next(found.answers(terms_for(model), UNITS, limited()))
+        found.tell(Standing("new.jsonl", "tiny", 3, 18, {}))
+        code, told = typed("status", found.address)
+        assert code == 0 and "3 of 18 prompts answered, 15 left" in told
+        code, told = typed("status", found.address, "--json")
+        assert code == 0 and json.loads(told)["workers"][0]["here"] is True
+        code, told = typed(found.address, "--dry-run", "--model", model)
+        assert code == 0 and "15 left" in told and "it would take part" in told
+        code, told = typed("join", found.address, "--dry-run", "--model", other)
+        assert code == 1 and "refused: the coordinator's teacher" in told
+    assert typed(found.address, "--dry-run")[0] == 1
