@@ -14,12 +14,15 @@ from lem_train.curriculum.load import curriculum_json_schema, load_curriculum
 from lem_train.curriculum.schema import Curriculum, LoraConfig, OptimizerConfig
 
 CURRICULA = Path(__file__).parents[2] / "curricula"
-SHIPPED = sorted(CURRICULA.glob("*.yaml"))
+CASCADES = {"cascade", "cascade-smoke"}  # they put curricula together
+SHIPPED = sorted(path for path in CURRICULA.glob("*.yaml") if path.stem not in CASCADES)
 SEVEN = ["ethics", "zen", "ethics-final", "freeflow", "tension", "creative", "golden"]
 
 
 def test_what_ships() -> None:
-    assert {path.stem for path in SHIPPED} == {
+    assert {path.stem for path in CURRICULA.glob("*.yaml")} - CASCADES == {
+        "cascade-smoke-1b",
+        "cascade-smoke-4b",
         "gemma3-12b",
         "gemma3-1b",
         "gemma3-1b-teacher",
