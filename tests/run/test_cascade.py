@@ -114,6 +114,17 @@ def test_other_settings_write_a_lesson_anew_and_keep_the_old_one(
     assert actions(cascade, folder)[1:] == ["4b tension from 1b: reuse", "4b train: run"]
 
 
+def test_another_share_divides_the_same_answers_anew(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    cascade = load_cascade(SMOKE)
+    other = Cascade(cascade.config.model_copy(update={"valid_share": 0.5}), cascade.stages)
+    [before], [after] = (lessons(each, folder, each.stages[1]) for each in (cascade, other))
+    assert isinstance(before, Lesson) and isinstance(after, Lesson)
+    assert before.answers == after.answers and not after.rows.exists()
+    assert actions(other, folder)[1:] == ["4b tension from 1b: run", "4b train: wait"]
+
+
 def test_a_lesson_of_which_too_little_was_kept_says_so(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished / "1b", folder / "1b")

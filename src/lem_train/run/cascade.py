@@ -222,7 +222,9 @@ def _lesson(
     }
     name = f"{config.phase}-from-{config.teacher}-{sha256_json(inputs)[:_SHOWN]}"
     place = folder / "lessons" / stage.config.name
-    return Lesson(config, model, kernel, place / f"{name}.jsonl", place / name)
+    # Other shares divide the same answers in another way.
+    rows = place / f"{name}-{cascade.config.valid_share:g}"
+    return Lesson(config, model, kernel, place / f"{name}.jsonl", rows)
 
 
 def taught(cascade: Cascade, folder: Path, stage: Stage) -> Curriculum | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..curriculum.gate import BASELINES
+from ..curriculum.gate import BASELINES, SCORED
 from ..errors import RunError
 from ..train.metrics import METRICS_FILE, Metrics
 from .look import RunOnDisk, look, read_metrics
@@ -17,7 +17,6 @@ from .store import ANSWERS_FILE, BASELINES_FOLDER, phase_folder
 
 # Under which name an answer's line holds a measure, where that is not the measure's own.
 _KEYS = {"sycophancy": "sycophantic", "leakage": "leaks"}
-_OF_ANSWERS = ("grammar", "uplift", "echo", "enrichment", "sycophancy", "heuristic", "leakage")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _answer(row: dict[str, Any]) -> Answer:
     id_, prompt, response = (row[key] for key in ("id", "prompt", "response"))
     if not all(isinstance(text, str) for text in (id_, prompt, response)):
         raise TypeError
-    scores = {name: float(row["scores"][_KEYS.get(name, name)]) for name in _OF_ANSWERS}
+    scores = {name: float(row["scores"][_KEYS.get(name, name)]) for name in SCORED}
     if not all(map(math.isfinite, scores.values())):
         raise ValueError
     scores["leakage"] = float(scores["leakage"] > 0)
