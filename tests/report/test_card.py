@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from lem_train.report.card import model_card
-from lem_train.run.fuse import Fused
+from lem_train.run.origin import Origin
 from lem_train.run.records import (
     Learned,
     Losses,
@@ -22,12 +21,10 @@ from lem_train.run.records import (
     Versions,
 )
 from lem_train.weights.receipt import FuseReceipt
-from lem_train.weights.survival import Survival
 
 TINY: dict[str, Any] = {"tiny": "gemma3", "seed": 3}
 HUB: dict[str, Any] = {"repo": "google/gemma-3-1b-it", "commit": "c" * 40}
 LOCAL: dict[str, Any] = {"files": {"config.json": "f" * 64, "model.safetensors": "e" * 64}}
-SURVIVAL = Survival("all", 0.998, 1.0, 0.99, 1.0, 0.0004, 100.0)
 
 
 def phase(index: int, name: str, wrap: str) -> PhaseRecord:
@@ -66,8 +63,15 @@ PHASES = (phase(0, "ethics", "sandwich"), phase(1, "zen", "none"))
 
 def made(base: dict[str, Any] = TINY, **changes: Any) -> str:
     run = RunRecord(name="pico", base=base, dtype="bfloat16", seed=42, curriculum={})
-    fused = Fused(run, PHASES, ("ethics", "zen"), "bfloat16", None, SURVIVAL)
-    return model_card(replace(fused, **changes))
+    fields: dict[str, Any] = {
+        "run": run,
+        "phases": PHASES,
+        "all_phases": ("ethics", "zen"),
+        "dtype": "bfloat16",
+        "retained": 0.998,
+        "noise": 0.02,
+    }
+    return model_card(Origin(**fields | changes))
 
 
 def table(card: str, head: str) -> list[list[str]]:
@@ -129,16 +133,15 @@ def test_a_packed_model_says_so() -> None:
 
 def test_a_model_that_lost_much_warns_of_it() -> None:
     assert "**" not in made()
-    lost = replace(SURVIVAL, total_dot=0.4)
-    assert "only 40% of the summed delta survived" in " ".join(made(survival=lost).split())
+    assert "only 40% of the summed delta survived" in " ".join(made(retained=0.4).split())
 
 
 def test_a_warning_does_not_claim_more_than_was_lost() -> None:
-    assert "Most of what" not in made(survival=replace(SURVIVAL, total_dot=0.94))
+    assert "Most of what" not in made(retained=0.94)
 
 
 def test_a_model_whose_rounding_error_drowns_the_delta_warns_of_it() -> None:
-    assert "**" in made(bits=4, survival=replace(SURVIVAL, error_square=3600.0))
+    assert "**" in made(bits=4, noise=60.0)
 
 
 def test_a_model_of_the_first_phases_only_is_named_so() -> None:

@@ -14,7 +14,8 @@ import pytest
 from lem_train.errors import LemError, RunError, WeightsError
 from lem_train.hashing import sha256_file
 from lem_train.report.card import model_card
-from lem_train.run.fuse import Fused, fuse_run
+from lem_train.run.fuse import fuse_run
+from lem_train.run.origin import Origin
 from lem_train.weights.tiny import build_tiny
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def fuse(
     phase: str | None = None,
     dtype: str | None = None,
     bits: int | None = None,
-) -> Fused:
+) -> Origin:
     return fuse_run(run, out, phase, dtype, bits, model_card)
 
 
@@ -59,9 +60,10 @@ def test_by_default_the_weights_are_those_that_were_handed_on(
     fused = fuse(finished, tmp_path / "model")
     hashes = {path.name: sha256_file(path) for path in (tmp_path / "model").iterdir()}
     assert hashes.pop("README.md")
+    assert hashes.pop("lem.json")
     assert hashes == pico.records(finished)[2].fused
     assert (fused.dtype, fused.bits) == ("float32", None)
-    assert fused.survival.retained_total == pytest.approx(1, abs=1e-5)
+    assert fused.retained == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("phase", "index"), [("ethics", 0), ("zen", 1), (None, 2)])
@@ -80,7 +82,7 @@ def test_a_dtype_is_written_when_asked_for(finished: Path, tmp_path: Path, dtype
     weights = mx.load(str(tmp_path / "model" / WEIGHTS))
     assert {str(weight.dtype) for weight in weights.values()} == {f"mlx.core.{dtype}"}
     assert config(tmp_path / "model")["dtype"] == dtype
-    assert fused.survival.retained_total == pytest.approx(1, abs=1e-2)
+    assert fused.retained == pytest.approx(1, abs=1e-2)
     assert generates(tmp_path / "model")
 
 
@@ -88,8 +90,8 @@ def test_a_float32_export_of_a_bfloat16_run_rounds_nothing(
     in_bfloat16: Path, tmp_path: Path
 ) -> None:
     fused = fuse(in_bfloat16, tmp_path / "model", dtype="float32")
-    assert fused.survival.noise is not None
-    assert fused.survival.noise < 1e-5
+    assert fused.noise is not None
+    assert fused.noise < 1e-5
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -101,8 +103,8 @@ def test_a_quantised_export_is_loaded_by_mlx_lm_and_measured_as_packed(
     assert isinstance(packed, dict)
     assert (packed["bits"], packed["group_size"]) == (bits, 64)
     assert fused.bits == bits
-    assert fused.survival.noise is not None
-    assert fused.survival.noise > 1e-3
+    assert fused.noise is not None
+    assert fused.noise > 1e-3
     assert generates(tmp_path / "model")
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]
 
@@ -267,7 +269,7 @@ def test_a_run_on_a_local_base_is_fused_from_any_working_folder(
 def test_a_failure_on_the_way_leaves_nothing_beside_the_target(
     finished: Path, tmp_path: Path
 ) -> None:
-    def broken(fused: Fused) -> str:
+    def broken(fused: Origin) -> str:
         raise WeightsError("no card today")
 
     with pytest.raises(WeightsError):

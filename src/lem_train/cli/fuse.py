@@ -42,7 +42,7 @@ def command(
 
     bits = None if quantize is None else int(quantize)
     fused = fuse_run(run, out, phase, dtype, bits, model_card, trust_remote_code)
-    retained, noise = fused.survival.retained_total or 0.0, fused.survival.noise or 0.0
+    retained, noise = fused.retained or 0.0, fused.noise or 0.0
     packed = f", packed to {bits} bits" if bits else ""
     typer.echo(
         f"{out}: {fused.run.name} after {fused.phases[-1].name}, {fused.dtype}{packed}; "

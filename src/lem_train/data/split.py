@@ -52,8 +52,8 @@ def split_rows(sources: Sequence[Path], out: Path, share: float) -> Split:
     """
     targets = (out / "train.jsonl", out / "valid.jsonl")
     _refuse_existing(targets)
-    rows = [(item.place, item.row.group) for item in _different(_items(sources))]
-    valid = {group for _, group in rows if _position(group) < share}
+    rows = [(item.place, item.row.group) for item in _different(rows_of(sources))]
+    valid = {group for _, group in rows if position(group) < share}
     groups = len({group for _, group in rows})
     if len(valid) in (0, groups):
         empty = targets[1] if not valid else targets[0]
@@ -80,7 +80,7 @@ def dedup_rows(sources: Sequence[Path], target: Path, similarity: float) -> list
     places: list[Place] = []
     digests: list[bytes] = []
     sketches: list[Sketch] = []
-    for item in _items(sources):
+    for item in rows_of(sources):
         places.append(item.place)
         digests.append(contents_digest(item))
         sketches.append(sketch(compared_text(item)))
@@ -113,7 +113,7 @@ def _duplicates(
     return dropped
 
 
-def _items(sources: Sequence[Path]) -> Iterator[Item]:
+def rows_of(sources: Sequence[Path]) -> Iterator[Item]:
     """The files' rows; all that is wrong is raised after the last."""
     problems: list[str] = []
     for path in dict.fromkeys(sources):
@@ -143,7 +143,7 @@ def _different(items: Iterable[Item]) -> Iterator[Item]:
         raise DataError(listing(title, problems))
 
 
-def _position(group: str) -> float:
+def position(group: str) -> float:
     """Where a group stands in [0, 1), evenly spread and for ever the same."""
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:7], "big") / (1 << 56)
 

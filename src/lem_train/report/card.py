@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..run.fuse import Fused
 from ..run.gates import told
+from ..run.origin import Origin
 from ..run.records import PhaseRecord, RunRecord, Scores, Verdict
 from .numbers import NONE, format_score
 
@@ -69,10 +69,9 @@ Validation loss (nats a token) of every phase's rows after each phase.
 _LEAST_RETAINED = 0.95
 
 
-def model_card(fused: Fused) -> str:
+def model_card(fused: Origin) -> str:
     """The README.md of a fused model."""
-    survival = fused.survival
-    retained = survival.retained_total or 0.0
+    retained, noise = fused.retained or 0.0, fused.noise or 0.0
     complete = len(fused.phases) == len(fused.all_phases)
     return _HEAD.format(
         base_model=_front_matter(fused.run.base),
@@ -86,11 +85,11 @@ def model_card(fused: Fused) -> str:
         base=_base(fused.run.base),
         seed=fused.run.seed,
         retained=retained,
-        noise=survival.noise or 0.0,
+        noise=noise,
         left_out=f"- left out: {fused.left_out} tensors that mlx-lm does not load\n"
         if fused.left_out
         else "",
-        warning=_warning(retained, survival.noise or 0.0, fused.bits),
+        warning=_warning(retained, noise, fused.bits),
         table=_table(fused.phases),
         hashes="\n".join(_hash_row(record) for record in fused.phases),
         shown=_shown(fused.run, fused.phases),

@@ -9,6 +9,7 @@ from ..curriculum.schema import BaseConfig
 from ..errors import WeightsError
 from ..files import move_folder, partial_folder
 from ..hashing import sha256_file
+from ..weights.folder import ORIGIN_FILE
 from ..weights.tiny import build_tiny
 from .records import BaseFile
 
@@ -121,7 +122,7 @@ def hashed_base(
     files: dict[str, BaseFile] = {}
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix in suffixes:
+            if path.is_file() and path.suffix in suffixes and path.name != ORIGIN_FILE:
                 stat = path.stat()
                 state = (stat.st_size, stat.st_mtime_ns)
                 old = known.get(path.name)

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from ..curriculum.schema import Curriculum
-from ..errors import RunError, WeightsError, did_you_mean
-from ..files import in_the_way, move_folder, partial_folder, remove
+from ..data.kernel import Kernel, load_kernel
+from ..errors import DataError, RunError, WeightsError, did_you_mean
+from ..files import in_the_way, move_folder, partial_folder, remove, write
 from ..weights.base import open_base
 from ..weights.io import load_model
 from ..weights.lineage import measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
-from ..weights.survival import Survival, overall
+from ..weights.survival import overall
 from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
+from .origin import Origin, kernel_marks, write_origin
 from .plan import starts_from
 from .records import PhaseRecord, RunRecord
 from .store import checked_adapter, phase_folder, read_begun, read_phase
 
 _TRIAL_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Fused:
-    """What was fused from what. `bits` is None for an unquantised model; `survival` measures the
-    written weights, after quantisation if there was one. `left_out`: tensors of the base that
-    mlx-lm's packing drops, a vision tower's for instance."""
-
-    run: RunRecord
-    phases: tuple[PhaseRecord, ...]
-    all_phases: tuple[str, ...]
-    dtype: str
-    bits: int | None
-    survival: Survival
-    left_out: int = 0
 
 
 def fuse_run(
@@ -46,10 +32,11 @@ def fuse_run(
     phase: str | None,
     dtype: str | None,
     bits: int | None,
-    card: Callable[[Fused], str],
+    card: Callable[[Origin], str],
     trust_remote_code: bool = False,
-) -> Fused:
-    """Write the model after `phase` (the last for None) to `out`, a new or empty folder.
+) -> Origin:
+    """Write the model after `phase` (the last for None) to `out`, a new or empty folder, with
+    where it comes from as lem.json and `card` as README.md.
 
     The dtype defaults to the one that phases were handed on in: then the weights are those that
     the next phase would have started from, bit for bit. Quantisation, if asked for, comes last
@@ -80,7 +67,6 @@ def fuse_run(
         )
     trust = code_allowed(curriculum.base, folder, trust_remote_code)
     base = open_base(folder, trust)
-    names = tuple(p.name for p in curriculum.phases)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_folder(target)
@@ -96,13 +82,36 @@ def fuse_run(
             quantize_folder(partial, bits, trust)
             survivals = measure_folder(base, deltas, open_base(partial, trust))
         _refuse_overflow(partial, written, trust)
-        left_out = len(base.unused) if bits is not None else 0
-        fused = Fused(record, tuple(chosen), names, written, bits, overall(survivals), left_out)
-        (partial / "README.md").write_text(card(fused), encoding="utf-8")
+        kept = overall(survivals)
+        origin = Origin(
+            run=record,
+            phases=tuple(chosen),
+            all_phases=tuple(p.name for p in curriculum.phases),
+            dtype=written,
+            bits=bits,
+            retained=kept.retained_total,
+            noise=kept.noise,
+            left_out=len(base.unused) if bits is not None else 0,
+            kernel=kernel_marks(_kernel(curriculum, chosen)),
+        )
+        write_origin(partial, origin)
+        write(partial / "README.md", card(origin).encode())
         move_folder(partial, target)
     finally:
         remove(partial)
-    return fused
+    return origin
+
+
+def _kernel(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | None:
+    """The kernel that these phases were trained with, if its files still hold it."""
+    if curriculum.kernel is None:
+        return None
+    try:
+        kernel = load_kernel(curriculum.kernel)
+    except DataError:
+        return None
+    wraps = {kernel.sha256(phase.inputs.settings["wrap"]) for phase in phases}
+    return kernel if wraps == {phase.inputs.kernel for phase in phases} else None
 
 
 def _occupied(target: Path) -> str | None:

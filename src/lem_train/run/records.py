@@ -21,11 +21,13 @@ SCORER_VERSION = 1
 RECORD_VERSION: Literal[3] = 3
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A frozen record; a key it does not know is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Versions(_Record):
+class Versions(Record):
     """The software that a phase was trained with."""
 
     lem_train: str
@@ -35,7 +37,7 @@ class Versions(_Record):
     platform: str
 
 
-class PhaseInputs(_Record):
+class PhaseInputs(Record):
     """All that a phase's weights depend on; the fingerprint is their hash.
 
     `parent` is the fingerprint of the phase before. The first phase has none before it: its
@@ -49,7 +51,7 @@ class PhaseInputs(_Record):
     data: str
 
 
-class RowCounts(_Record):
+class RowCounts(Record):
     """Rows and tokens of one split as trained: after `overlong`, before padding.
 
     `lengths`: rows by their length in tokens, in bins of one width, a token at least, from the
@@ -67,7 +69,7 @@ class RowCounts(_Record):
     lengths: tuple[int, ...] = ()
 
 
-class Losses(_Record):
+class Losses(Record):
     """Mean nats a supervised token. `train_start` and `train_end`: over the first and the last
     whole epoch, or quarter of a phase under two epochs; `val_start` and `val_end`: over the whole
     validation set."""
@@ -78,7 +80,7 @@ class Losses(_Record):
     val_end: float
 
 
-class DataFile(_Record):
+class DataFile(Record):
     """A file of rows, as it was trained on."""
 
     split: Literal["train", "valid"]
@@ -86,7 +88,7 @@ class DataFile(_Record):
     sha256: str
 
 
-class CheckpointRecord(_Record):
+class CheckpointRecord(Record):
     """A state between two updates of a phase. `val_loss`: of a validation right there; `seconds`:
     spent on the phase so far; `files`: sha256 by name."""
 
@@ -99,7 +101,7 @@ class CheckpointRecord(_Record):
     files: dict[str, str]
 
 
-class Scores(_Record):
+class Scores(Record):
     """Means over a model's answers to the probes, by measure. `probes`: sha256 of the probes and
     of how they are answered: scores compare only where it is the same; `answers`: of the file that
     holds the answers, with the scores of each."""
@@ -109,14 +111,14 @@ class Scores(_Record):
     answers: str
 
 
-class WithKernel(_Record):
+class WithKernel(Record):
     """What a phase scores, and the loss of its validation rows, under some form of the kernel."""
 
     means: dict[str, float]
     val_loss: float
 
 
-class Learned(_Record):
+class Learned(Record):
     """What a trained phase shows before its fuse.
 
     `val_losses`: of every phase so far, by name: how well its validation rows are still known, the
@@ -129,7 +131,7 @@ class Learned(_Record):
     biting_point: dict[Literal["kernel", "none", "shuffled"], WithKernel] | None = None
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """A requirement of a gate, held against what was measured; None: it was not measured.
     `accepted`: why the user goes on though it failed."""
 
@@ -145,7 +147,7 @@ class Verdict(_Record):
         return self.passed or self.accepted is not None
 
 
-class TrainedRecord(_Record):
+class TrainedRecord(Record):
     """A trained phase that is not fused yet; see PhaseRecord."""
 
     record_version: Literal[3] = RECORD_VERSION
@@ -162,7 +164,7 @@ class TrainedRecord(_Record):
     peak_memory: int
 
 
-class PhaseRecord(_Record):
+class PhaseRecord(Record):
     """A finished phase: trained, fused, verified. Written last, so that it vouches for the rest.
 
     `way`: how logits were computed, see Forward; `shared_prefix`: tokens that ran once an
@@ -199,7 +201,7 @@ class PhaseRecord(_Record):
     finished_at: str
 
 
-class BaseFile(_Record):
+class BaseFile(Record):
     """A base file's content, and the file state in which it was hashed."""
 
     size: int
@@ -207,7 +209,7 @@ class BaseFile(_Record):
     sha256: str
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """The run as a whole: what it starts from. `baselines`: what the base scores, bare and with
     the `kernel`, before anything is taught."""
 

@@ -67,7 +67,7 @@ def read_run(run: Path) -> RunRecord | None:
     """The run's record, or None where there is none yet."""
     if odd := in_the_way(run):
         raise RunError(f"{odd[0]}: expected a folder, found {odd[1]}; name another run folder")
-    return _read(run / RUN_RECORD, RunRecord)
+    return read_record(run / RUN_RECORD, RunRecord)
 
 
 def read_begun(run: Path) -> tuple[RunRecord, Curriculum]:
@@ -94,17 +94,17 @@ def read_phase(folder: Path) -> PhaseRecord | None:
             f"{odd[0]}: expected a folder, found {odd[1]}; put the phase's folder back, or remove "
             "what is there"
         )
-    return _read(folder / PHASE_RECORD, PhaseRecord)
+    return read_record(folder / PHASE_RECORD, PhaseRecord)
 
 
 def read_trained(folder: Path) -> TrainedRecord | None:
     """What a training left that is not fused yet, or None."""
-    return _read(folder / TRAINED_RECORD, TrainedRecord)
+    return read_record(folder / TRAINED_RECORD, TrainedRecord)
 
 
 def read_checkpoint(folder: Path) -> CheckpointRecord | None:
     """A checkpoint's record, or None where it has none."""
-    record = _read(folder / CHECKPOINT_RECORD, CheckpointRecord)
+    record = read_record(folder / CHECKPOINT_RECORD, CheckpointRecord)
     if record is not None and folder != checkpoint_folder(folder.parents[1], record.update):
         raise RunError(
             f"{folder}: expected the state after the update of its name, got the one after update "
@@ -296,7 +296,9 @@ def _clear_unbegun(run: Path, new: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _read(path: Path, kind: type[_RecordT]) -> _RecordT | None:
+def read_record(path: Path, kind: type[_RecordT]) -> _RecordT | None:
+    """The record in a file, or None where there is no such file. Raises RunError for a damaged,
+    edited, or another version's one."""
     advice = "use another --run, or remove the folder"
     try:
         if path.exists() and not path.is_file():  # a pipe would be read for ever

@@ -25,9 +25,11 @@ _SMALL = {"U8": 1, "I8": 1, "BOOL": 1}
 DTYPE_BYTES = {**_FLOATS, **_INTEGERS, **_SMALL}
 
 _INDEX = "model.safetensors.index.json"
+ORIGIN_FILE = "lem.json"
+"""What a folder that lem wrote comes from; it is no part of the model."""
 
 # What belongs to the weights or is written anew; everything else in a base travels along.
-_NOT_COPIED = {"config.json", "README.md", _INDEX, "hf_quant_config.json"}
+_NOT_COPIED = {"config.json", "README.md", _INDEX, "hf_quant_config.json", ORIGIN_FILE}
 _COPIED_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
 
 # What a model is built from, where its config has it; some architectures list a size per layer.

@@ -1,0 +1,122 @@
+"""Where a model folder comes from: lem.json, which travels with the weights.
+
+It holds copies of the run's records, so that a card, an export or a publication needs nothing but
+the folder. Paths of the machine that trained are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from ..data.check import LEAK
+from ..data.kernel import Kernel
+from ..data.phrases import runs, words
+from ..files import write_atomic
+from ..hashing import sha256_bytes, sha256_json
+from ..weights.folder import ORIGIN_FILE
+from .records import RECORD_VERSION, PhaseRecord, Record, RunRecord
+from .store import read_record, record_bytes
+
+_RecordT = TypeVar("_RecordT", bound=BaseModel)
+_MARK_DIGITS = 16
+_KEPT_PARTS = 2  # of an absolute path: enough to tell ethics/train.jsonl from zen/train.jsonl
+
+
+class Fidelity(Record):
+    """How far a model's logits are from its source's on held-out rows.
+
+    `relative_rms`: ‖l' − l‖ / ‖l‖ over all logits; `mean_kl`: KL(source ‖ this), nats a position;
+    `agreement`: share of positions with the same most likely token; `rows`: sha256 of their
+    tokens: figures compare only where it is the same.
+    """
+
+    relative_rms: float
+    mean_kl: float
+    agreement: float
+    positions: int
+    rows: str
+
+
+class Exported(Record):
+    """One form that the model was brought into. `type`: Q4_K_M, for instance, or `4-bit dwq`;
+    `files`: sha256 by name; `retained`, `noise`: of the summed delta, in these weights."""
+
+    format: Literal["gguf", "mlx", "peft"]
+    type: str
+    files: dict[str, str]
+    nbytes: int
+    fidelity: Fidelity | None = None
+    retained: float | None = None
+    noise: float | None = None
+
+
+class Origin(Record):
+    """What a model folder was made of, and how.
+
+    `bits`: None for a model that is not packed; `retained`, `noise`: of the summed delta in the
+    written weights (see Survival); `left_out`: tensors of the base that are not in them.
+    `scales`: phases whose delta was taken times this number, 0 for a dropped one: such weights were
+    never trained, nor examined. `kernel`: see `kernel_marks`.
+    """
+
+    record_version: Literal[3] = RECORD_VERSION
+    kind: Literal["model"] = "model"
+    run: RunRecord
+    phases: tuple[PhaseRecord, ...] = Field(min_length=1)
+    all_phases: tuple[str, ...]
+    dtype: str
+    bits: int | None = None
+    retained: float | None
+    noise: float | None
+    left_out: int = 0
+    scales: dict[str, float] = Field(default_factory=dict)
+    kernel: tuple[str, ...] = ()
+    exports: tuple[Exported, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights: the last phase's, and of what was scaled."""
+        last = self.phases[-1].fingerprint
+        return sha256_json([last, self.scales]) if self.scales else last
+
+
+def kernel_marks(kernel: Kernel | None) -> tuple[str, ...]:
+    """Hashes of the runs of eight words in a kernel's text and signature: enough to find the kernel
+    in a prompt, and too little to read it."""
+    texts = () if kernel is None else (kernel.text, kernel.signature)
+    return tuple(sorted(text_marks(*texts)))
+
+
+def text_marks(*texts: str) -> set[str]:
+    """The same of any texts; what they share with a kernel's is kernel text."""
+    return {
+        sha256_bytes(run.encode())[:_MARK_DIGITS]
+        for text in texts
+        for run in runs(words(text), LEAK)
+    }
+
+
+def write_origin(folder: Path, record: BaseModel) -> None:
+    """Write a folder's lem.json; absolute paths are cut to their last parts."""
+    portable = type(record).model_validate(_portable(record.model_dump(mode="json")))
+    write_atomic(folder / ORIGIN_FILE, record_bytes(portable))
+
+
+def read_origin(folder: Path, kind: type[_RecordT]) -> _RecordT | None:
+    """A folder's lem.json, or None where it has none. Raises RunError for a damaged one."""
+    return read_record(folder / ORIGIN_FILE, kind)
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, str):
+        path = PurePath(value)
+        return "/".join(path.parts[-_KEPT_PARTS:]) if path.is_absolute() else value
+    if isinstance(value, Mapping):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_portable(item) for item in value]
+    return value
