@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..data.check import LEAK
 from ..data.kernel import Kernel
@@ -18,10 +18,9 @@ from ..data.phrases import runs, words
 from ..files import write_atomic
 from ..hashing import sha256_bytes, sha256_json
 from ..weights.folder import ORIGIN_FILE
-from .records import RECORD_VERSION, PhaseRecord, Record, RunRecord
+from .records import RECORD_VERSION, DataFile, PhaseRecord, Record, RunRecord
 from .store import read_record, record_bytes
 
-_RecordT = TypeVar("_RecordT", bound=BaseModel)
 _MARK_DIGITS = 16
 _KEPT_PARTS = 2  # of an absolute path: enough to tell ethics/train.jsonl from zen/train.jsonl
 
@@ -84,6 +83,31 @@ class Origin(Record):
         return sha256_json([last, self.scales]) if self.scales else last
 
 
+class DatasetFile(Record):
+    """A file of a dataset folder, and the rows in it."""
+
+    split: str
+    name: str
+    rows: int
+    nbytes: int
+    sha256: str
+
+
+class DatasetOrigin(Record):
+    """What a dataset folder was made of. `sources`: the JSONL files, as split and sha256."""
+
+    record_version: Literal[3] = RECORD_VERSION
+    kind: Literal["dataset"] = "dataset"
+    name: str
+    files: tuple[DatasetFile, ...] = Field(min_length=1)
+    sources: tuple[DataFile, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows as they are in the files."""
+        return sha256_json([[file.split, file.sha256] for file in self.files])
+
+
 def kernel_marks(kernel: Kernel | None) -> tuple[str, ...]:
     """Hashes of the runs of eight words in a kernel's text and signature: enough to find the kernel
     in a prompt, and too little to read it."""
@@ -100,15 +124,15 @@ def text_marks(*texts: str) -> set[str]:
     }
 
 
-def write_origin(folder: Path, record: BaseModel) -> None:
+def write_origin(folder: Path, record: Origin | DatasetOrigin) -> None:
     """Write a folder's lem.json; absolute paths are cut to their last parts."""
     portable = type(record).model_validate(_portable(record.model_dump(mode="json")))
     write_atomic(folder / ORIGIN_FILE, record_bytes(portable))
 
 
-def read_origin(folder: Path, kind: type[_RecordT]) -> _RecordT | None:
-    """A folder's lem.json, or None where it has none. Raises RunError for a damaged one."""
-    return read_record(folder / ORIGIN_FILE, kind)
+def read_origin(folder: Path) -> Origin | None:
+    """A model folder's lem.json, or None where it has none. Raises RunError for a damaged one."""
+    return read_record(folder / ORIGIN_FILE, Origin)
 
 
 def _portable(value: Any) -> Any:
