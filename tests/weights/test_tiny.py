@@ -253,3 +253,28 @@ def test_needs_neither_mlx_nor_torch_nor_transformers(tmp_path: Path) -> None:
         "sys.exit(bool({'mlx', 'torch', 'transformers'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], check=True)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_wider_one_has_rows_that_every_gguf_type_can_pack(arch: str, tmp_path: Path) -> None:
+    build_tiny(tmp_path / "wide", arch, width=4)
+    shapes = [t.shape for t in load_file(tmp_path / "wide" / "model.safetensors").values()]
+    assert all(shape[-1] % 256 == 0 for shape in shapes if len(shape) == 2)
+    config = json.loads((tmp_path / "wide" / "config.json").read_text())
+    assert (config["hidden_size"], config["head_dim"], config["intermediate_size"]) == (
+        256,
+        128,
+        512,
+    )
+    if arch == "gemma3":
+        assert config["query_pre_attn_scalar"] == config["head_dim"]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_wider_one_runs(arch: str, tmp_path: Path) -> None:
+    import mlx.core as mx
+    from mlx_lm.utils import load
+
+    build_tiny(tmp_path / "wide", arch, width=4)
+    model = load(str(tmp_path / "wide"))[0]
+    assert mx.isfinite(model(mx.arange(80)[None])).all().item()

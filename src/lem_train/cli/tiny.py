@@ -15,6 +15,10 @@ def command(
         typer.Option(metavar="NAME", help="gemma3, llama, qwen3 or mistral."),
     ] = "gemma3",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random weights.")] = 0,
+    width: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=16, help="Times all sizes; 4 suits every GGUF type."),
+    ] = 1,
 ) -> None:
     """Write a tiny random model with tokenizer and chat template, to try things on.
 
@@ -22,5 +26,5 @@ def command(
     """
     from ..weights.tiny import build_tiny
 
-    build_tiny(out, arch, seed)
-    typer.echo(f"{out}: a random {arch} of under a million parameters")
+    build_tiny(out, arch, seed, width)
+    typer.echo(f"{out}: a tiny random {arch}")

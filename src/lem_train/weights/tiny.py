@@ -249,17 +249,23 @@ _FAMILIES: dict[str, _Family] = {
 ARCHITECTURES: tuple[str, ...] = tuple(_FAMILIES)
 
 
-def build_tiny(out: Path, arch: str = "gemma3", seed: int = 0) -> None:
+def build_tiny(out: Path, arch: str = "gemma3", seed: int = 0, width: int = 1) -> None:
     """Write a tiny random model of `arch`, its tokenizer and chat template as Hugging Face files.
 
-    Weights are float32. The same `arch` and `seed` give the same bytes on every platform.
-    Raises WeightsError if `arch` is unknown, or if `out` exists and holds anything.
+    Weights are float32. The same arguments give the same bytes on every platform.
+
+    Args:
+        width: times HIDDEN, HEAD_DIM and INTERMEDIATE; at 4 every row of a matrix is a multiple of
+            the 256 weights that llama.cpp packs together.
+
+    Raises:
+        WeightsError: an unknown `arch`, or `out` exists and holds anything.
     """
     family = _family(arch)
     _claim_empty(out)
     tokenizer = _build_tokenizer(family)
-    _write_tensors(out / "model.safetensors", _draw_tensors(family, arch, seed))
-    _write_json(out / "config.json", _model_config(family))
+    _write_tensors(out / "model.safetensors", _draw_tensors(family, arch, seed, width))
+    _write_json(out / "config.json", _model_config(family, width))
     _write_json(out / "generation_config.json", _generation_config(family))
     _write_json(out / "tokenizer_config.json", _tokenizer_config(family))
     _write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
@@ -288,38 +294,42 @@ def _claim_empty(out: Path) -> None:
 # -- weights -----------------------------------------------------------------------------------
 
 
-def _shapes(family: _Family) -> dict[str, tuple[int, ...]]:
+def _shapes(family: _Family, width: int) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor; matrices are (outputs, inputs)."""
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    hidden = HIDDEN * width
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, hidden)}
     for layer in range(LAYERS):
-        for name, shape in _layer_shapes(family).items():
+        for name, shape in _layer_shapes(family, width).items():
             shapes[f"model.layers.{layer}.{name}.weight"] = shape
-    shapes["model.norm.weight"] = (HIDDEN,)
+    shapes["model.norm.weight"] = (hidden,)
     if not family.tied:
-        shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
+        shapes["lm_head.weight"] = (VOCABULARY, hidden)
     return shapes
 
 
-def _layer_shapes(family: _Family) -> dict[str, tuple[int, ...]]:
+def _layer_shapes(family: _Family, width: int) -> dict[str, tuple[int, ...]]:
+    hidden, head_dim, intermediate = HIDDEN * width, HEAD_DIM * width, INTERMEDIATE * width
     shapes: dict[str, tuple[int, ...]] = {
-        "self_attn.q_proj": (QUERY_HEADS * HEAD_DIM, HIDDEN),
-        "self_attn.k_proj": (KV_HEADS * HEAD_DIM, HIDDEN),
-        "self_attn.v_proj": (KV_HEADS * HEAD_DIM, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, QUERY_HEADS * HEAD_DIM),
-        "mlp.gate_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.up_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.down_proj": (HIDDEN, INTERMEDIATE),
+        "self_attn.q_proj": (QUERY_HEADS * head_dim, hidden),
+        "self_attn.k_proj": (KV_HEADS * head_dim, hidden),
+        "self_attn.v_proj": (KV_HEADS * head_dim, hidden),
+        "self_attn.o_proj": (hidden, QUERY_HEADS * head_dim),
+        "mlp.gate_proj": (intermediate, hidden),
+        "mlp.up_proj": (intermediate, hidden),
+        "mlp.down_proj": (hidden, intermediate),
     }
-    shapes.update(dict.fromkeys(family.block_norms, (HIDDEN,)))
+    shapes.update(dict.fromkeys(family.block_norms, (hidden,)))
     if family.head_norms:
-        shapes.update({"self_attn.q_norm": (HEAD_DIM,), "self_attn.k_norm": (HEAD_DIM,)})
+        shapes.update({"self_attn.q_norm": (head_dim,), "self_attn.k_norm": (head_dim,)})
     return shapes
 
 
-def _draw_tensors(family: _Family, arch: str, seed: int) -> dict[str, NDArray[np.float32]]:
+def _draw_tensors(
+    family: _Family, arch: str, seed: int, width: int
+) -> dict[str, NDArray[np.float32]]:
     """Every tensor by name, each from a seed of its own, so that none depends on the others."""
     tensors: dict[str, NDArray[np.float32]] = {}
-    for name, shape in _shapes(family).items():
+    for name, shape in _shapes(family, width).items():
         if len(shape) == 1:
             tensors[name] = np.full(shape, family.unit_norm, dtype=np.float32)
         else:
@@ -351,20 +361,20 @@ def _write_tensors(path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
 # -- configuration -----------------------------------------------------------------------------
 
 
-def _model_config(family: _Family) -> dict[str, Any]:
+def _model_config(family: _Family, width: int) -> dict[str, Any]:
     """config.json, written so that mlx-lm 0.32 and transformers 5 both find what they look for."""
-    return {
+    config = {
         "architectures": [family.model_class],
         "model_type": family.model_type,
         "dtype": "float32",
         "torch_dtype": "float32",
         "vocab_size": VOCABULARY,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
+        "hidden_size": HIDDEN * width,
+        "intermediate_size": INTERMEDIATE * width,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": QUERY_HEADS,
         "num_key_value_heads": KV_HEADS,
-        "head_dim": HEAD_DIM,
+        "head_dim": HEAD_DIM * width,
         "max_position_embeddings": CONTEXT,
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -373,6 +383,9 @@ def _model_config(family: _Family) -> dict[str, Any]:
         **_token_ids(family),
         **family.config,
     }
+    if "query_pre_attn_scalar" in config:  # of a head, as in the published models
+        config["query_pre_attn_scalar"] = HEAD_DIM * width
+    return config
 
 
 def _token_ids(family: _Family) -> dict[str, int | None]:
