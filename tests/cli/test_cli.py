@@ -235,7 +235,7 @@ def test_version_says_which(lem: Lem) -> None:
         ("status", {"--watch", "--json", "--help"}),
         ("diff", {"--json", "--help"}),
         ("fuse", {"--out", "--phase", "--dtype", "--quantize", "--trust-remote-code", "--help"}),
-        ("tiny", {"--arch", "--seed", "--help"}),
+        ("tiny", {"--arch", "--seed", "--width", "--help"}),
         ("data check", {"--similarity", "--tokenizer", "--help"}),
         ("data stats", {"--tokenizer", "--json", "--help"}),
         ("data split", {"--out", "--valid", "--help"}),
