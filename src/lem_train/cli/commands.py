@@ -74,17 +74,21 @@ class Commands(TyperGroup):
             error.possibilities = None
             raise
 
+    def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """What lem is, right below the usage: the commands need the screen."""
+        with formatter.indentation():
+            formatter.write_text(self.help or "")
+
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """lem's own options by name, on as few lines as it takes: the commands need the screen."""
+        """lem's own options by name, on as few lines as it takes, then the commands."""
         names = [", ".join(option.opts) for option in self.get_params(ctx)]
-        formatter.write_paragraph()
         formatter.write_text(f"Options: {' · '.join(names)}")
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The rows, each purpose once, beside the first of its commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl(_listed(COMMANDS))
+        formatter.write_paragraph()
+        formatter.write_dl(_listed(COMMANDS))
 
 
 def load(name: str) -> Command:
