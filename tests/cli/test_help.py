@@ -77,7 +77,7 @@ def test_lem_s_help_shows_every_command_beside_its_purpose(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown = help_of("", monkeypatch, 80).split("\n\n")[1]
-    rows = [re.fullmatch(r"  ([A-Z]\w+)? +(\w+) +(.+)", line) for line in shown.splitlines()]
+    rows = [re.fullmatch(r"([A-Z]\w+)? +(\w+) +(.+)", line) for line in shown.splitlines()]
     found, purpose = [], None
     for row in rows:
         assert row is not None
