@@ -20,6 +20,7 @@ from lem_train.errors import ConfigError, DataError, GateError, Interrupted, Run
 from lem_train.run import accept as accepting
 from lem_train.run import exam
 from lem_train.run.accept import Acceptance
+from lem_train.run.collect import read_answers
 from lem_train.run.events import (
     Baseline,
     Event,
@@ -33,6 +34,7 @@ from lem_train.run.events import (
 from lem_train.run.interrupt import Interrupts
 from lem_train.run.machine import this_machine
 from lem_train.run.phase import prepare_valid
+from lem_train.run.records import Scores
 from lem_train.run.runner import probes_sha256, read_all, train_curriculum
 from lem_train.run.store import phase_folder, read_phase, read_trained, writing
 from lem_train.run.verify import verify_run
@@ -45,6 +47,7 @@ from lem_train.score.responses import (
     score_all,
     to_jsonl,
 )
+from lem_train.score.statistics import mean_interval, paired_interval
 from lem_train.train.evaluate import evaluate
 from lem_train.train.loop import phase_forward
 from lem_train.train.metrics import ScoreMetrics, TrainMetrics, from_jsonl
@@ -111,6 +114,63 @@ def test_the_base_is_scored_bare_and_with_the_kernel_before_anything(examined: E
     assert [e.prompt for e in read_exchanges(files[1:])] == PROBES  # bare: the kernel is taken off
     found = means_in(files[0])
     assert found == {name: baselines["base"].means[name] for name in MEASURES}
+
+
+def test_intervals_can_be_computed_again_from_the_answers(examined: Examined) -> None:
+    run, _, pico = examined
+    baselines = pico.run_record(run).baselines
+    files = {run / "baselines" / f"{name}.jsonl": scores for name, scores in baselines.items()}
+    for record in pico.records(run):
+        assert record.learned.scores is not None
+        folder = phase_folder(run, record.index, record.name)
+        files[folder / "answers.jsonl"] = record.learned.scores
+    for file, scores in files.items():
+        found = {
+            name: mean_interval([answer.scores[name] for answer in read_answers(file)])
+            for name in MEASURES
+        }
+        if scores.right:
+            found["capability"] = mean_interval(scores.right)
+            assert found["capability"].mean == scores.means["capability"]
+        assert scores.count == len(PROBES)
+        assert scores.intervals == {name: (i.low, i.high) for name, i in found.items()}
+        assert any(low < high for low, high in scores.intervals.values())
+
+
+def test_a_phase_is_held_against_the_base_answer_by_answer(examined: Examined) -> None:
+    run, _, pico = examined
+    base = pico.run_record(run).baselines["base"]
+    before = read_answers(run / "baselines" / "base.jsonl")
+    for record in pico.records(run):
+        scores = record.learned.scores
+        assert scores is not None
+        folder = phase_folder(run, record.index, record.name)
+        after = read_answers(folder / "answers.jsonl")
+        found = {
+            name: paired_interval([a.scores[name] for a in after], [b.scores[name] for b in before])
+            for name in MEASURES
+        }
+        found["capability"] = paired_interval(scores.right, base.right)
+        assert record.learned.over_base == {n: (i.mean, i.low, i.high) for n, i in found.items()}
+        for name, (mean, _, _) in record.learned.over_base.items():
+            assert mean == pytest.approx(scores.means[name] - base.means[name])
+
+
+def test_without_the_base_answers_no_difference_is_told(scored: Pico, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    scored.train(run, SCORING, until="ethics")
+    (run / "baselines" / "base.jsonl").write_text("")
+    scored.train(run, SCORING, until="zen")
+    ethics, zen = scored.records(run)
+    assert ethics.learned.over_base and not zen.learned.over_base
+    assert zen.learned.scores is not None and zen.learned.scores.intervals
+
+
+def test_scores_of_older_records_are_read(examined: Examined) -> None:
+    run, _, pico = examined
+    new = {"count", "intervals", "right"}
+    old = pico.run_record(run).baselines["base"].model_dump(mode="json", exclude=new)
+    assert Scores.model_validate_json(json.dumps(old)).intervals == {}
 
 
 def test_every_checkpoint_has_its_line_of_scores(examined: Examined) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lem_train.errors import DataError
-from lem_train.score.capability import CapabilityProbe, passes, read_capability, share
+from lem_train.score.capability import CapabilityProbe, passed, passes, read_capability, share
 
 FILE = Path(__file__).parents[2] / "seeds" / "capability.json"
 PROBES = {probe.id: probe for probe in read_capability(FILE)}
@@ -109,12 +109,13 @@ def test_no_probe_takes_the_answer_to_another() -> None:
 
 def test_the_share_of_right_answers() -> None:
     probes = [PROBES["C01"], PROBES["C02"], PROBES["C09"], PROBES["C19"]]
-    assert share(probes, ["43", "71", "Cleo", "fn"]) == 0.5
-    assert share(probes[:1], ["43"]) == 1.0
-    with pytest.raises(ValueError, match="one probe or more"):
-        share([], [])
+    right = passed(probes, ["43", "71", "Cleo", "fn"])
+    assert right == (True, False, True, False)
+    assert share(right) == 0.5
+    assert share(passed(probes[:1], ["43"])) == 1.0
+    assert share(passed([], [])) is None
     with pytest.raises(ValueError):
-        share(probes, ["43"])
+        passed(probes, ["43"])
 
 
 def test_only_the_first_4000_characters_count() -> None:

@@ -122,6 +122,7 @@ def model(
     """
     from ..report.score import summary_json, summary_lines
     from ..score import probing
+    from ..score.capability import share
     from ..score.responses import summary
 
     asked = probing.read_probes(probes)
@@ -130,7 +131,7 @@ def model(
     loaded, chat = probing.load(folder)
     limits = (max_tokens, batch_size)
     found = probing.answer_probes(loaded, chat, asked, *limits, around, wrap)
-    right = probing.ask(loaded, chat, questions, *limits)
+    right = share(probing.ask(loaded, chat, questions, *limits))
     if out is not None:
         _write(out, found.exchanges, found.scores)
     if vectors is not None:

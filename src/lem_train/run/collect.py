@@ -50,14 +50,14 @@ def collect(run: Path) -> Collected:
     metrics, answers = {}, {}
     for name in BASELINES:
         if name in on_disk.record.baselines:
-            answers[name] = _answers(run / BASELINES_FOLDER / f"{name}.jsonl")
+            answers[name] = read_answers(run / BASELINES_FOLDER / f"{name}.jsonl")
     for index, phase in enumerate(on_disk.phases):
         name, folder = phase.config.name, phase_folder(run, index, phase.config.name)
         finished = phase.record is not None
         metrics[name] = read_metrics(folder / METRICS_FILE) if finished else phase.metrics
         ended = phase.record or phase.trained
         if ended is not None and ended.learned is not None and ended.learned.scores is not None:
-            answers[name] = _answers(folder / ANSWERS_FILE)
+            answers[name] = read_answers(folder / ANSWERS_FILE)
     return Collected(
         on_disk,
         {name: found for name, found in metrics.items() if found},
@@ -65,7 +65,7 @@ def collect(run: Path) -> Collected:
     )
 
 
-def _answers(file: Path) -> tuple[Answer, ...]:
+def read_answers(file: Path) -> tuple[Answer, ...]:
     """The answers of a file; none where it is gone.
 
     Raises:

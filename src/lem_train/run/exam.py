@@ -21,9 +21,10 @@ from ..errors import GateError, TrainingError, listing
 from ..score.responses import Exchange
 from ..train.evaluate import evaluate
 from ..train.loop import phase_forward
+from .collect import Answer
 from .gates import Shown, divergences, verdicts
-from .records import Learned, Scores, Verdict, WithKernel
-from .scoring import Means, Scoring, answer, record_scores
+from .records import Form, Learned, Scores, Verdict, WithKernel
+from .scoring import Means, Scoring, answer, paired_differences, record_scores
 from .store import ANSWERS_FILE, changed_files
 
 _WORST = 3  # answers that a refusal shows
@@ -41,17 +42,25 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Exam:
-    """What a phase is asked, and what it is held against."""
+    """What a phase is asked, and what it is held against. `base_answers`: the bare base's to the
+    same probes, if they are at hand."""
 
     scoring: Scoring | None
     baselines: Mapping[str, Scores]
     earlier: tuple[Earlier, ...] = ()
+    base_answers: tuple[Answer, ...] = ()
 
     @property
     def base(self) -> Means:
         """What the bare base scores on these probes."""
         scores = self.baselines.get("base")
         return scores.means if scores else {}
+
+    @property
+    def base_right(self) -> tuple[bool, ...]:
+        """Of each question with one right answer, whether the bare base knew it."""
+        scores = self.baselines.get("base")
+        return scores.right if scores else ()
 
     @property
     def before(self) -> tuple[Shown, ...]:
@@ -106,7 +115,7 @@ def examine(
     if exam.scoring is None:
         return Learned(val_losses=val_losses), None
     values, found = answer(model, exam.scoring, exam.scoring.kernel, check=check)
-    biting = None
+    biting: dict[Form, WithKernel] | None = None
     if phase.biting_point:
         biting = {"none": WithKernel(means=values, val_loss=val_loss)}
         for form, kernel in kernel_forms(exam.scoring.kernel).items():
@@ -116,11 +125,16 @@ def examine(
                 val_loss=_loss(model, rows, phase, at_once, check),
             )
     scores = record_scores(folder / ANSWERS_FILE, exam.scoring, values, found)
-    fields = {"scores": scores, "val_losses": val_losses, "biting_point": biting}
-    return Learned.model_validate(fields), found.exchanges[0]
+    learned = Learned(
+        scores=scores,
+        over_base=paired_differences(found, exam.base_answers, exam.base_right),
+        val_losses=val_losses,
+        biting_point=biting,
+    )
+    return learned, found.exchanges[0]
 
 
-def kernel_forms(kernel: Kernel | None) -> dict[str, Kernel]:
+def kernel_forms(kernel: Kernel | None) -> dict[Form, Kernel]:
     """The kernel, and one of the same words that says nothing."""
     return {"kernel": kernel, "shuffled": shuffled(kernel)} if kernel else {}
 

@@ -21,6 +21,9 @@ SCORER_VERSION = 1
 RECORD_VERSION: Literal[3] = 3
 
 
+Form = Literal["kernel", "none", "shuffled"]  # of the kernel, when a phase is asked with it
+
+
 class Record(BaseModel):
     """A frozen record; a key it does not know is an error."""
 
@@ -102,13 +105,20 @@ class CheckpointRecord(Record):
 
 
 class Scores(Record):
-    """Means over a model's answers to the probes, by measure. `probes`: sha256 of the probes and
-    of how they are answered: scores compare only where it is the same; `answers`: of the file that
-    holds the answers, with the scores of each."""
+    """Means over a model's `count` answers to the probes, by measure. `probes`: sha256 of the
+    probes and of how they are answered: scores compare only where it is the same; `answers`: of the
+    file that holds the answers, with the scores of each.
+
+    `intervals`: low and high of each mean, 95 % (see `mean_interval`); `right`: of every question
+    with one right answer, whether it was answered so. Empty in records of older versions.
+    """
 
     probes: str
     means: dict[str, float]
     answers: str
+    count: int = 0
+    intervals: dict[str, tuple[float, float]] = {}
+    right: tuple[bool, ...] = ()
 
 
 class WithKernel(Record):
@@ -123,12 +133,15 @@ class Learned(Record):
 
     `val_losses`: of every phase so far, by name: how well its validation rows are still known, the
     own phase last; a row of the forgetting matrix. `biting_point`: with the whole `kernel`, with
-    `none` and with a `shuffled` one, where the phase asks for it.
+    `none` and with a `shuffled` one, where the phase asks for it. `over_base`: by measure, the mean
+    by which its answers are above the bare base's to the same probes, paired, and its low and high
+    at 95 % (see `paired_interval`); empty where the base's answers were not at hand.
     """
 
     scores: Scores | None = None
+    over_base: dict[str, tuple[float, float, float]] = {}
     val_losses: dict[str, float] = {}
-    biting_point: dict[Literal["kernel", "none", "shuffled"], WithKernel] | None = None
+    biting_point: dict[Form, WithKernel] | None = None
 
 
 class Verdict(Record):

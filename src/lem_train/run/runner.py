@@ -24,6 +24,7 @@ from .base import (
     local_base,
 )
 from .checkpoints import tidy
+from .collect import Answer, read_answers
 from .events import Baseline, OnEvent, RunFinished, RunPlanned, Stage
 from .gates import unmeasured
 from .interrupt import Interrupts
@@ -33,6 +34,7 @@ from .space import Parent, adapter_bytes, disk_error, refuse_without_room, run_b
 from .store import (
     BASELINES_FOLDER,
     TRAINED_RECORD,
+    changed_files,
     checked_adapter,
     hashes_of,
     left_behind,
@@ -281,6 +283,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         baselines = _baselines(job.run, folder, trust, scoring, emit, interrupts)
         record = record.model_copy(update={"baselines": baselines})
     write_run(job.run, record)
+    base_answers = _base_answers(job.run, record)
     earlier: tuple[Earlier, ...] = ()
     deltas: tuple[Delta, ...] = ()
     weights, trusted = folder, True
@@ -296,7 +299,7 @@ def _train_phases(job: _Job, emit: OnEvent, interrupts: Interrupts) -> None:
         if not trusted:
             _restore_fused(plans[number - 1], lineage)
         name = plan.config.name
-        exam = Exam(scoring, record.baselines, earlier)
+        exam = Exam(scoring, record.baselines, earlier, base_answers)
         done, delta = run_phase(
             plan, rows[name], lineage, exam, curriculum.fuse, at_once[name], emit, interrupts
         )
@@ -338,6 +341,15 @@ def _baselines(
             baselines[name] = record_scores(file, scoring, *found)
             emit(Baseline(name, baselines[name]))
     return baselines
+
+
+def _base_answers(run: Path, record: RunRecord) -> tuple[Answer, ...]:
+    """What the bare base answered; nothing where its file is not as it was recorded."""
+    folder, name = run / BASELINES_FOLDER, "base.jsonl"
+    scores = record.baselines.get("base")
+    if scores is None or changed_files(folder, {name: scores.answers}):
+        return ()
+    return read_answers(folder / name)
 
 
 _BASELINE_WRAPS: dict[str, Wrap] = {"base": "none", "kernel": "sandwich"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.nn as nn
@@ -20,10 +20,12 @@ from ..errors import DataError, TrainingError
 from ..files import write_atomic
 from ..hashing import sha256_bytes
 from ..score.answers import Prompt, tokenize_prompts
-from ..score.capability import CapabilityProbe
+from ..score.capability import CapabilityProbe, share
 from ..score.probing import Answered, Probe, answer_probes, ask, read_probes, read_questions
-from ..score.responses import Exchange, means, to_jsonl
+from ..score.responses import MEASURES, Exchange, means, summary, to_jsonl
+from ..score.statistics import mean_interval, paired_interval
 from ..train.metrics import Metrics, ScoreMetrics, TrainMetrics, ValMetrics
+from .collect import Answer
 from .machine import out_of_memory
 from .records import Scores
 
@@ -80,19 +82,19 @@ def answer(
         TrainingError: no memory left.
     """
     limits = (scoring.config.max_tokens, scoring.config.batch_size)
-    right = None
     try:
         found = answer_probes(model, scoring.chat, scoring.probes, *limits, kernel, wrap, check)
         if wrap == "none":
             right = ask(model, scoring.chat, scoring.questions, *limits, check)
+            found = replace(found, right=right)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
         raise TrainingError(
             f"the memory does not suffice to answer the probes ({error}); lower scoring.batch_size"
         ) from error
-    values = means(found.scores) | ({} if right is None else {"capability": right})
-    return values, found
+    values, right_share = means(found.scores), share(found.right)
+    return values if right_share is None else values | {"capability": right_share}, found
 
 
 def record_scores(file: Path, scoring: Scoring, values: Means, found: Answered) -> Scores:
@@ -100,7 +102,34 @@ def record_scores(file: Path, scoring: Scoring, values: Means, found: Answered) 
     data = to_jsonl(found.exchanges, found.scores).encode()
     file.parent.mkdir(exist_ok=True)
     write_atomic(file, data)
-    return Scores(probes=scoring.sha256, means=dict(values), answers=sha256_bytes(data))
+    spread = summary(found.scores)
+    if found.right:
+        spread |= {"capability": mean_interval(found.right)}
+    return Scores(
+        probes=scoring.sha256,
+        means=dict(values),
+        answers=sha256_bytes(data),
+        count=len(found.scores),
+        intervals={name: (interval.low, interval.high) for name, interval in spread.items()},
+        right=found.right,
+    )
+
+
+def paired_differences(
+    found: Answered, before: Sequence[Answer], right_before: Sequence[bool]
+) -> dict[str, tuple[float, float, float]]:
+    """By measure, how much answers score above those `before` to the same probes: the mean of the
+    differences, and its low and high at 95 %. Empty where those were to other probes."""
+    ids = [score.id for score in found.scores]
+    if ids != [answer.id for answer in before]:
+        return {}
+    spread = {
+        name: paired_interval([of(s) for s in found.scores], [a.scores[name] for a in before])
+        for name, of in MEASURES.items()
+    }
+    if found.right and len(found.right) == len(right_before):
+        spread["capability"] = paired_interval(found.right, right_before)
+    return {name: (each.mean, each.low, each.high) for name, each in spread.items()}
 
 
 def score_checkpoint(

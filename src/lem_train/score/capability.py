@@ -76,16 +76,14 @@ def passes(probe: CapabilityProbe, answer: str) -> bool:
     return any(probe.pattern.fullmatch(each) for each in said)
 
 
-def share(probes: Sequence[CapabilityProbe], answers: Sequence[str]) -> float:
-    """The share of probes whose answer is right, 0 to 1.
+def passed(probes: Sequence[CapabilityProbe], answers: Sequence[str]) -> tuple[bool, ...]:
+    """Of each probe, whether its answer is right. Raises ValueError unless each has an answer."""
+    return tuple(passes(probe, answer) for probe, answer in zip(probes, answers, strict=True))
 
-    Raises:
-        ValueError: no probes, or not an answer for each.
-    """
-    if not probes:
-        raise ValueError("expected one probe or more")
-    right = [passes(probe, answer) for probe, answer in zip(probes, answers, strict=True)]
-    return sum(right) / len(right)
+
+def share(right: Sequence[bool]) -> float | None:
+    """The share of right answers, 0 to 1; None where there are none."""
+    return sum(right) / len(right) if right else None
 
 
 def _items(path: Path) -> Iterator[Item | Problem]:

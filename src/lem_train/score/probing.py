@@ -18,7 +18,7 @@ from ..weights.chat import load_chat_tokenizer
 from ..weights.io import load_model
 from .answers import Answer, Prompt, answer_all, tokenize_prompts
 from .attention import Attention, attention
-from .capability import CapabilityProbe, read_capability, share
+from .capability import CapabilityProbe, passed, read_capability
 from .responses import Exchange, Score, score_all
 from .vector import ATTENTION, as_values, write_vectors
 
@@ -37,11 +37,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's answers to probes, with their scores, in the probes' order."""
+    """A model's answers to probes, with their scores, in the probes' order. `right`: of each
+    question with one right answer, if they were asked too, whether it was answered so."""
 
     exchanges: tuple[Exchange, ...]
     answers: tuple[Answer, ...]
     scores: tuple[Score, ...]
+    right: tuple[bool, ...] = ()
 
 
 def read_probes(paths: Sequence[Path]) -> tuple[Probe, ...]:
@@ -126,13 +128,13 @@ def ask(
     max_tokens: int,
     batch_size: int,
     check: Callable[[], None] = lambda: None,
-) -> float | None:
-    """The share of questions that a model answers right; None where there are none."""
+) -> tuple[bool, ...]:
+    """Of each question, whether a model answers it right."""
     if not questions:
-        return None
+        return ()
     prompts: list[Prompt] = [question.prompt for question in questions]
     answers = answer_all(model, chat, prompts, max_tokens, batch_size, check=check)
-    return share(questions, [answer.text for answer in answers])
+    return passed(questions, [answer.text for answer in answers])
 
 
 def write_features(
