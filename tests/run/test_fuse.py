@@ -15,7 +15,7 @@ from lem_train.errors import LemError, RunError, WeightsError
 from lem_train.hashing import sha256_file
 from lem_train.report.card import model_card
 from lem_train.run.fuse import fuse_run
-from lem_train.run.origin import Origin
+from lem_train.run.origin import Origin, read_origin
 from lem_train.weights.tiny import build_tiny
 
 if TYPE_CHECKING:
@@ -292,6 +292,15 @@ def test_the_card_tells_the_lineage_and_nothing_of_this_machine(
     assert "a tiny random gemma3, seed 0" in card
     for path in (finished, finished.parent, tmp_path, pico.root, Path.home()):
         assert str(path) not in card
+
+
+def test_the_card_can_be_written_again_from_the_folder_alone(
+    finished: Path, tmp_path: Path
+) -> None:
+    fuse(finished, tmp_path / "model", bits=4)
+    origin = read_origin(tmp_path / "model")
+    assert origin is not None
+    assert model_card(origin) == (tmp_path / "model" / "README.md").read_text()
 
 
 def test_no_file_of_the_export_names_a_path_of_this_machine(finished: Path, tmp_path: Path) -> None:

@@ -2,200 +2,235 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
-from ..run.gates import told
-from ..run.origin import Origin
-from ..run.records import PhaseRecord, RunRecord, Scores, Verdict
-from .numbers import NONE, format_score
-
-_HEAD = """\
----
-library_name: mlx
-pipeline_tag: text-generation
-tags:
-- lem
-- lora
-- curriculum
-{base_model}---
-
-# {title}
-
-{name}, trained in {count} phase{s} with lem {version}. Each phase is a LoRA taught on top of the
-ones before. These weights are base + Σ deltas, summed in float32 and rounded once to
-{dtype}{packed}.
-
-- base: {base}
-- seed: {seed}
-- retained: {retained:.4f} of the summed delta stands in these weights (1 is all of it); the
-  rounding error is {noise:.3g} times the delta
-{left_out}{warning}
-## Lineage
-
-{table}
-
-`retained` and `KL` are from the receipt of each phase's own fuse: its share of the phase's delta,
-and the mean divergence (nats a token) from the adapter-loaded model on held-out rows.
-
-| phase | rows sha256 | kernel sha256 | adapter sha256 |
-|---|---|---|---|
-{hashes}
-{shown}
-## Limits
-
-Losses are of the phases' own rows and validation rows, not of conduct in the world. The base
-model's licence and limits apply. The kernel text that wrapped training rows does not belong into
-prompts at use.
-"""
-
-_SCORES = """
-## Scores
-
-Means over greedy answers to the curriculum's probes, asked without the kernel but where it says so.
-
-{head}
-{rows}
-"""
-
-_FORGETTING = """
-## What earlier phases keep
-
-Validation loss (nats a token) of every phase's rows after each phase.
-
-{table}
-"""
+from ..run.origin import Exported, Origin
+from .card_front import as_scored, front_matter, licence_of
+from .card_scores import accepted_lines, forgetting_section, gates_section, scores_section
+from .card_tables import (
+    cost_section,
+    data_section,
+    exports_section,
+    lineage_section,
+    receipts_section,
+    settings_section,
+)
+from .markdown import argument, code, plain
+from .numbers import counted
+from .text import one_line
 
 _LEAST_RETAINED = 0.95
+_PREFERRED = ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # which file the commands name
+_MOST_ACCEPTED = 20
 
 
 def model_card(fused: Origin) -> str:
-    """The README.md of a fused model."""
-    retained, noise = fused.retained or 0.0, fused.noise or 0.0
+    """The README.md of a model folder."""
+    phases, name = fused.phases, _name(fused)
+    sections = [
+        f"# {plain(name)}",
+        _what(fused),
+        *(f"> {line}" for line in _warnings(fused)),
+        _use(fused),
+        exports_section(fused.exports),
+        scores_section(fused),
+        forgetting_section(phases),
+        gates_section(phases),
+        lineage_section(phases),
+        receipts_section(phases),
+        settings_section(fused),
+        data_section(phases),
+        cost_section(phases),
+        _limits(fused),
+        _licence(fused.run.base),
+        _again(fused),
+        _citation(fused, name),
+    ]
+    body = "\n\n".join(section for section in sections if section)
+    return f"{front_matter(fused, name)}\n{body}\n"
+
+
+def _name(fused: Origin) -> str:
     complete = len(fused.phases) == len(fused.all_phases)
-    return _HEAD.format(
-        base_model=_front_matter(fused.run.base),
-        title=fused.run.name if complete else f"{fused.run.name} after {fused.phases[-1].name}",
-        name=fused.run.name,
-        count=len(fused.phases),
-        s="" if len(fused.phases) == 1 else "s",
-        version=fused.phases[-1].versions.lem_train,
-        dtype=fused.dtype,
-        packed=f", then packed to {fused.bits} bits" if fused.bits else "",
-        base=_base(fused.run.base),
-        seed=fused.run.seed,
-        retained=retained,
-        noise=noise,
-        left_out=f"- left out: {fused.left_out} tensors that mlx-lm does not load\n"
-        if fused.left_out
-        else "",
-        warning=_warning(retained, noise, fused.bits),
-        table=_table(fused.phases),
-        hashes="\n".join(_hash_row(record) for record in fused.phases),
-        shown=_shown(fused.run, fused.phases),
+    return fused.run.name if complete else f"{fused.run.name} after {fused.phases[-1].name}"
+
+
+def _what(fused: Origin) -> str:
+    """What it is, and what of the teaching stands in the weights."""
+    rounded = f"{fused.dtype}{f', then packed to {fused.bits} bits' if fused.bits else ''}"
+    text = (
+        f"{plain(fused.run.name)}, trained in {counted(len(fused.phases), 'phase')} with lem "
+        f"{plain(fused.phases[-1].versions.lem_train)}: a language model that was taught in "
+        "layers, each on top of the ones before. These weights are base + Σ deltas, summed in "
+        f"float32 and rounded once to {rounded}.\n\n- base: {_base(fused.run.base)}"
     )
-
-
-def _front_matter(base: dict[str, Any]) -> str:
-    return f"base_model: {base['repo']}\n" if "repo" in base else ""
+    if fused.retained is not None:
+        text += (
+            f"\n- retained: {fused.retained:.4f} of the summed delta stands in these weights (1 is "
+            "all of it)"
+        )
+        if fused.noise is not None:
+            text += f"; the rounding error is {fused.noise:.3g} times the delta"
+    if fused.left_out:
+        text += f"\n- left out: {fused.left_out} tensors that mlx-lm does not load"
+    return text
 
 
 def _base(base: dict[str, Any]) -> str:
     if "repo" in base:
-        return f"{base['repo']} at {base['commit']}"
+        return f"{plain(base['repo'])} at {plain(base['commit'])}"
     if "tiny" in base:
-        return f"a tiny random {base['tiny']}, seed {base['seed']}: for tests, not for use"
-    weights = [f"{name} {sha256[:16]}" for name, sha256 in sorted(base["files"].items())]
-    shown = [line for line in weights if ".safetensors " in line]
-    return f"a local folder; sha256 of its weights: {', '.join(shown)}"
+        return f"a tiny random {plain(base['tiny'])}, seed {base['seed']}: for tests, not for use"
+    weights = [
+        f"{code(PurePath(name).name)} {sha256[:16]}"
+        for name, sha256 in sorted(base["files"].items())
+        if name.endswith(".safetensors")
+    ]
+    more = f" and {len(weights) - 10} more" if len(weights) > 10 else ""
+    return f"a local folder; sha256 of its weights: {', '.join(weights[:10])}{more}"
 
 
-def _warning(retained: float, noise: float, bits: int | None) -> str:
-    if bits and noise > 1:
-        return (
-            f"\n**The packing drowns what was taught:** its rounding error is {noise:.3g} times "
-            "the summed delta. Prefer more bits or an unpacked export.\n"
+def _warnings(fused: Origin) -> Iterator[str]:
+    """What whoever takes these weights has to know first, each a paragraph."""
+    if fused.bits and fused.noise is not None and fused.noise > 1:
+        yield (
+            f"**The packing drowns what was taught:** its rounding error is {fused.noise:.3g} "
+            "times the summed delta. Prefer more bits or an unpacked export."
         )
-    if retained < _LEAST_RETAINED:
-        return (
-            f"\n**Part of what was taught is missing here:** only {retained:.0%} of the summed "
-            "delta survived. Prefer more bits or an unpacked export.\n"
+    elif fused.retained is not None and fused.retained < _LEAST_RETAINED:
+        yield (
+            f"**Part of what was taught is missing here:** only {fused.retained:.0%} of the summed "
+            "delta survived. Prefer more bits or an unpacked export."
         )
-    return ""
+    lines = accepted_lines(fused.phases)
+    yield from lines[:_MOST_ACCEPTED]
+    if len(lines) > _MOST_ACCEPTED:
+        yield f"{len(lines) - _MOST_ACCEPTED} more requirements were accepted by hand; see Gates."
 
 
-def _table(phases: Sequence[PhaseRecord]) -> str:
-    head = "| phase | form | rows | iterations | training loss | validation loss | retained | KL |"
-    return "\n".join([head, "|---" * 8 + "|", *(_row(record) for record in phases)])
+def _use(fused: Origin) -> str:
+    """How to run it, in what its files are for."""
+    formats = {export.format for export in fused.exports}
+    text = "## Use\n\n`MODEL` is this folder, or the name of this repository."
+    if any(phase.inputs.kernel for phase in fused.phases):
+        text += (
+            " Ask it as it is: the kernel that wrapped training rows belongs neither into a system "
+            "prompt nor round a question."
+        )
+    if "gguf" in formats:
+        return text + _gguf([e for e in fused.exports if e.format == "gguf"])
+    if formats == {"peft"}:
+        return text + _peft(fused.run.base)
+    text += "\n\n```sh\npython -m mlx_lm chat --model MODEL\n```"
+    if fused.bits is not None or "mlx" in formats:
+        return text
+    return text + (
+        "\n\n```python\nfrom transformers import pipeline\n\n"
+        'ask = pipeline("text-generation", model="MODEL")\n'
+        'print(ask([{"role": "user", "content": "Good morning"}], max_new_tokens=128))\n```'
+    )
 
 
-def _row(record: PhaseRecord) -> str:
-    losses, receipt = record.losses, record.receipt
+def _gguf(exports: Sequence[Exported]) -> str:
+    by_type = {export.type: export for export in exports}
+    chosen = next((by_type[t] for t in _PREFERRED if t in by_type), exports[0])
+    file = argument(PurePath(min(chosen.files, default="")).name, "FILE.gguf")
     return (
-        f"| {record.name} | {record.inputs.settings['wrap']} | {record.train.rows} "
-        f"| {record.iterations} | {losses.train_start:.3f} → {losses.train_end:.3f} "
-        f"| {losses.val_start:.3f} → {losses.val_end:.3f} | {receipt.retained:.4f} "
-        f"| {receipt.mean_kl:.2g} |"
+        f"\n\n```sh\nllama-cli -m {file}                # llama.cpp\n"
+        f"llama-server -m {file}             # the same over HTTP\n"
+        f'echo "FROM ./{file}" > Modelfile   # Ollama\n'
+        "ollama create mine && ollama run mine\n```\n\nLM Studio opens these files too."
     )
 
 
-def _shown(run: RunRecord, phases: Sequence[PhaseRecord]) -> str:
-    """What the phases scored, forgot and were accepted with, as far as that was measured."""
-    scored = [(f"base, {name}", scores) for name, scores in _baselines(run)]
-    scored += [(p.name, p.learned.scores) for p in phases if p.learned.scores is not None]
-    scored = [(_on_others(name, scores, scored[-1][1]), scores) for name, scores in scored]
-    parts = [_SCORES.format(head=_head(scored), rows=_score_rows(scored))] if scored else []
-    if any(len(phase.learned.val_losses) > 1 for phase in phases):
-        parts.append(_FORGETTING.format(table=_forgetting(phases)))
-    if verdicts := [(p.name, told(v), v) for p in phases for v in p.verdicts]:
-        lines = [f"- {name}: {_mark(verdict)} {text}" for name, text, verdict in verdicts]
-        parts.append("\n## Gates\n\n" + "\n".join(lines) + "\n")
-    return "".join(parts)
-
-
-def _baselines(run: RunRecord) -> list[tuple[str, Scores]]:
-    names = {"base": "bare", "kernel": "with the kernel"}
-    return [(names[key], run.baselines[key]) for key in names if key in run.baselines]
-
-
-def _on_others(name: str, scores: Scores, last: Scores) -> str:
-    """A row's name; the probes may have been changed between two phases."""
-    return name if scores.probes == last.probes else f"{name} (other probes)"
-
-
-def _head(scored: Sequence[tuple[str, Scores]]) -> str:
-    names = _measured(scored)
-    return f"| after | {' | '.join(names)} |\n" + "|---" * (len(names) + 1) + "|"
-
-
-def _score_rows(scored: Sequence[tuple[str, Scores]]) -> str:
-    names = _measured(scored)
-    rows = (
-        [name, *(format_score(n, s.means[n]) if n in s.means else NONE for n in names)]
-        for name, s in scored
+def _peft(base: dict[str, Any]) -> str:
+    where = '"BASE"'
+    if "repo" in base:
+        commit = argument(base["commit"], "main")
+        where = f'"{argument(base["repo"], "BASE")}", revision="{commit}"'
+    return (
+        "\n\n```python\nfrom peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained({where})\n"
+        'model = PeftModel.from_pretrained(base, "MODEL")\n```'
     )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _measured(scored: Sequence[tuple[str, Scores]]) -> list[str]:
-    return list(dict.fromkeys(name for _, scores in scored for name in scores.means))
+def _limits(fused: Origin) -> str:
+    lines = [
+        "For study, and for conversation as far as the base is meant for it. Not to decide about "
+        "people, and not where a wrong answer does harm and nobody checks it.",
+        "Losses are of the phases' own rows and validation rows, not of conduct in the world.",
+        "Beyond what stands here nobody looked for harmful answers, bias or private data that it "
+        "repeats; the limits of the base are its limits too.",
+    ]
+    if any(phase.learned.scores for phase in fused.phases):
+        lines.append(
+            "Scores count words and forms of English text. What they are worth as a measure of "
+            "conduct has not been tested against people's judgement."
+        )
+    if "tiny" in fused.run.base:
+        lines.insert(0, "The base is tiny and random: this model is for tests, not for use.")
+    if not as_scored(fused):
+        lines.append("These weights themselves answered no probes; the trained phases did.")
+    return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _forgetting(phases: Sequence[PhaseRecord]) -> str:
-    names = [phase.name for phase in phases]
-    lines = [f"| after | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for phase in phases:
-        losses = [phase.learned.val_losses.get(name) for name in names]
-        cells = ["" if loss is None else f"{loss:.3f}" for loss in losses]
-        lines.append(f"| {phase.name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _licence(base: dict[str, Any]) -> str:
+    licence = licence_of(base)
+    if "tiny" in base:
+        text = "The base is made by lem, whose licence is EUPL-1.2."
+    elif licence.link is None:
+        text = "The base's licence is not on record. It applies here too."
+    elif licence.id is None:
+        text = f"The base's licence is not known here: look at {licence.link}. It applies here too."
+    else:
+        text = f"The base's licence, {licence.id}, applies here too: {licence.link}."
+    return f"## Licence\n\n{text} That of the rows is not on record."
 
 
-def _mark(verdict: Verdict) -> str:
-    return "passed" if verdict.passed else "**accepted by hand**"
+def _again(fused: Origin) -> str:
+    """What to do to get these weights again; nothing that only one machine has."""
+    versions = fused.phases[-1].versions
+    run = f"runs/{argument(fused.run.name, 'RUN')}"
+    return (
+        "## Reproduction\n\nlem.json holds the curriculum, under `run.curriculum`, and all records "
+        f"of the run. With lem {plain(versions.lem_train)}, mlx {plain(versions.mlx)} and mlx-lm "
+        f"{plain(versions.mlx_lm)}:\n\n```sh\nlem train curriculum.yaml --run {run}\n"
+        f"lem verify {run}\n{_fuse_command(fused, run)}\n```\n\n"
+        "Rows and kernel must have the hashes above; every phase then has its fingerprint again. "
+        "On one machine with the same software the weights are the same to the bit; other machines "
+        "may round differently."
+    )
 
 
-def _hash_row(record: PhaseRecord) -> str:
-    kernel = (record.inputs.kernel or "–")[:16]
-    adapter = record.adapter.get("adapters.safetensors", "–")[:16]
-    return f"| {record.name} | {record.inputs.data[:16]} | {kernel} | {adapter} |"
+def _fuse_command(fused: Origin, run: str) -> str:
+    command = f"lem {'rebase' if fused.scales else 'fuse'} {run} --out model"
+    for phase, scale in fused.scales.items():
+        name = argument(phase, "PHASE")
+        command += f" --scale {name}={scale:g}" if scale else f" --drop {name}"
+    if len(fused.phases) < len(fused.all_phases):
+        command += f" --phase {argument(fused.phases[-1].name, 'PHASE')}"
+    if fused.dtype != fused.run.dtype:
+        command += f" --dtype {fused.dtype}"
+    if fused.bits is not None and not fused.exports:
+        command += f" --quantize {fused.bits}"
+    return command
+
+
+def _citation(fused: Origin, name: str) -> str:
+    year, short = fused.phases[-1].finished_at[:4], fused.fingerprint[:16]
+    key = "".join(sign for sign in fused.run.name if sign.isascii() and sign.isalnum())
+    based = fused.run.base.get("repo")
+    note = f"Trained with lem, fingerprint {short}" + (f", from {based}" if based else "")
+    return (
+        f"## Citation\n\n```bibtex\n@misc{{{key}{_bibtex(year)},\n  title = {{{_bibtex(name)}}},\n"
+        f"  year = {{{_bibtex(year)}}},\n  note = {{{_bibtex(note)}}}\n}}\n```"
+    )
+
+
+def _bibtex(text: str) -> str:
+    return re.sub(r"([#$%&_])", r"\\\1", re.sub(r"[\\{}`~^]", "", one_line(text)))
