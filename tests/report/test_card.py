@@ -540,13 +540,17 @@ def test_the_fuse_is_told_as_it_was_done() -> None:
     scaled = full(scales={"phase-1": 0.5, "phase-0": 0.0})
     told = "lem rebase runs/whole --out model --scale phase-1=0.5 --drop phase-0\n"
     assert told in model_card(scaled)
+    told = "--out model\nlem export gguf model --out files --types Q4_K_M,BF16\n"
+    assert told in model_card(full(exports=exported("gguf", "Q4_K_M", "BF16")))
+    told = "--out model\nlem export mlx model --out packed --bits 4\n"
+    assert told in model_card(full(exports=exported("mlx", "4-bit rtn"), bits=4))
 
 
 def test_an_export_is_told_by_its_size_and_fidelity() -> None:
     rows = table(model_card(full(exports=exported("gguf", "Q4_K_M", "BF16"))), "| format |")
     assert rows[0] == [
         "gguf", "Q4_K_M", "`whole-Q4_K_M.gguf`", "700 MB", f"{odd(0) / 100:.4f}",
-        f"{odd(0) / 1e4:.2g}", "91.3%", "0.9877",
+        f"{odd(0) / 1e4:.2g}", "91.3 %", "0.9877",
     ]  # fmt: skip
     unmeasured = exported("gguf", "BF16")[0].model_copy(update={"fidelity": None, "retained": None})
     rows = table(model_card(full(exports=(unmeasured,))), "| format |")

@@ -61,16 +61,19 @@ def _name(fused: Origin) -> str:
 def _what(fused: Origin) -> str:
     """What it is, and what of the teaching stands in the weights."""
     rounded = f"{fused.dtype}{f', then packed to {fused.bits} bits' if fused.bits else ''}"
+    others = any(export.format != "mlx" for export in fused.exports)
+    subject = "The files below are made of" if others else "These weights are"
+    where = "the weights that the files are made of" if others else "these weights"
     text = (
         f"{plain(fused.run.name)}, trained in {counted(len(fused.phases), 'phase')} with lem "
         f"{plain(fused.phases[-1].versions.lem_train)}: a language model that was taught in "
-        "layers, each on top of the ones before. These weights are base + Σ deltas, summed in "
+        f"layers, each on top of the ones before. {subject} base + Σ deltas, summed in "
         f"float32 and rounded once to {rounded}.\n\n- base: {_base(fused.run.base)}"
     )
     if fused.retained is not None:
         text += (
-            f"\n- retained: {fused.retained:.4f} of the summed delta stands in these weights (1 is "
-            "all of it)"
+            f"\n- retained: {fused.retained:.4f} of the summed delta stands in {where} (1 is all "
+            "of it)"
         )
         if fused.noise is not None:
             text += f"; the rounding error is {fused.noise:.3g} times the delta"
@@ -200,11 +203,22 @@ def _again(fused: Origin) -> str:
         "## Reproduction\n\nlem.json holds the curriculum, under `run.curriculum`, and all records "
         f"of the run. With lem {plain(versions.lem_train)}, mlx {plain(versions.mlx)} and mlx-lm "
         f"{plain(versions.mlx_lm)}:\n\n```sh\nlem train curriculum.yaml --run {run}\n"
-        f"lem verify {run}\n{_fuse_command(fused, run)}\n```\n\n"
+        f"lem verify {run}\n{_commands(fused, run)}\n```\n\n"
         "Rows and kernel must have the hashes above; every phase then has its fingerprint again. "
         "On one machine with the same software the weights are the same to the bit; other machines "
         "may round differently."
     )
+
+
+def _commands(fused: Origin, run: str) -> str:
+    lines = [_fuse_command(fused, run)]
+    formats = {export.format for export in fused.exports}
+    if "gguf" in formats:
+        types = ",".join(argument(e.type, "TYPE") for e in fused.exports if e.format == "gguf")
+        lines.append(f"lem export gguf model --out files --types {types}")
+    if "mlx" in formats:
+        lines.append(f"lem export mlx model --out packed --bits {fused.bits}")
+    return "\n".join(lines)
 
 
 def _fuse_command(fused: Origin, run: str) -> str:

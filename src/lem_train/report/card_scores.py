@@ -169,8 +169,8 @@ def gates_section(phases: Sequence[PhaseRecord]) -> str:
 def accepted_lines(phases: Sequence[PhaseRecord]) -> list[str]:
     """What did not pass its gate and was let through, with the reason that was given."""
     return [
-        f"**Accepted by hand:** {plain(phase.name)} did not reach {code(v.requirement)} (measured: "
-        f"{_figure(v.value)}). The reason given: {plain(v.accepted, _MOST_REASON)}"
+        f"**Accepted by hand:** {plain(phase.name)} did not reach {code(v.requirement)} "
+        f"({_measurement(v.value)}). The reason given: {plain(v.accepted, _MOST_REASON)}"
         for phase in phases
         for v in phase.verdicts
         if v.accepted is not None
@@ -181,6 +181,10 @@ def _verdict(verdict: Verdict) -> str:
     if verdict.accepted is not None:
         return "**accepted by hand**"
     return "passed" if verdict.passed else "**failed**"
+
+
+def _measurement(value: float | None) -> str:
+    return "it was not measured" if value is None else f"measured: {value:.4g}"
 
 
 def _figure(value: float | None) -> str:

@@ -203,4 +203,4 @@ def _files(export: Exported) -> str:
 def _fidelity(found: Fidelity | None) -> list[str]:
     if found is None:
         return [NONE] * 3
-    return [f"{found.relative_rms:.4f}", f"{found.mean_kl:.2g}", f"{found.agreement:.1%}"]
+    return [f"{found.relative_rms:.4f}", f"{found.mean_kl:.2g}", f"{100 * found.agreement:.1f} %"]
