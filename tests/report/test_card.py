@@ -560,25 +560,26 @@ def test_an_export_is_told_by_its_size_and_fidelity() -> None:
 # -- text that means harm, and size ------------------------------------------------------------
 
 
+_CELL = re.compile(r"(?:\\.|[^|\\])*\|")
+
+
 def parsed(card: str) -> tuple[list[str], list[int]]:
-    """The headings of a card as a Markdown reader finds them, and the cells of every table row."""
+    """The headings of a card as a Markdown reader finds them, and the cells of every table row;
+    nothing in it is HTML, a link or a picture."""
     tokens = MarkdownIt("commonmark").enable("table").parse(card.split("\n---\n", 1)[1])
     inline = [child for token in tokens for child in token.children or ()]
     odd_ones = {"html_block", "html_inline", "link_open", "image"}
     assert not odd_ones & {token.type for token in (*tokens, *inline)}
     headings = [b.content for a, b in pairwise(tokens) if a.type == "heading_open"]
-    cells, rows = 0, []
-    for token in tokens:
-        cells += token.type in ("td_open", "th_open")
-        if token.type == "tr_close":
-            rows.append(cells)
-            cells = 0
+    # A reader drops cells that are too many: so they are counted as they are written.
+    rows = [len(_CELL.findall(line)) for line in card.splitlines() if line.startswith("|")]
     return headings[1:], rows
 
 
 HARMS = [
     HARM,
     "a | b | c",
+    r"a \| b \\| c",
     "a\n---\nb: [",
     "`` ` ``` x",
     "# *big* _one_ [x](http://x) ![y](z)",
@@ -612,7 +613,7 @@ def test_text_of_others_breaks_neither_page_nor_front_matter(harm: str) -> None:
 
 def test_the_parser_of_these_tests_sees_harm() -> None:
     card = model_card(full())
-    assert parsed(card.replace("| 42 |", "|")) == parsed(card)
+    assert parsed(card.replace("| run | ", "| run | one more | ")) != parsed(card)
     assert parsed(card.replace("## Data", "## Data\n\n## More")) != parsed(card)
     with pytest.raises(AssertionError):
         parsed(card.replace("## Data", "<b>"))

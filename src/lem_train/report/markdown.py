@@ -22,7 +22,7 @@ def plain(text: str, most: int = _MOST_SIGNS) -> str:
 
 def code(text: str, most: int = _MOST_SIGNS) -> str:
     """Text of others as a span of code, in a sentence or a cell."""
-    shown = _cut(text, most).replace("`", "'").replace("|", r"\|")
+    shown = re.sub(r"\\*\|", r"\\|", _cut(text, most).replace("`", "'"))
     return f"`{shown}`" if shown else "``  ``"
 
 
