@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from ..curriculum.schema import Curriculum
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, RunError, WeightsError, did_you_mean
 from ..files import in_the_way, move_folder, partial_folder, remove, write
-from ..weights.base import open_base
+from ..weights.base import Base, open_base
 from ..weights.io import load_model
-from ..weights.lineage import measure_folder, read_delta, write_fused
+from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import overall
 from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
@@ -34,6 +35,7 @@ def fuse_run(
     bits: int | None,
     card: Callable[[Origin], str],
     trust_remote_code: bool = False,
+    scales: Mapping[str, float] | None = None,
 ) -> Origin:
     """Write the model after `phase` (the last for None) to `out`, a new or empty folder, with
     where it comes from as lem.json and `card` as README.md.
@@ -42,6 +44,10 @@ def fuse_run(
     the next phase would have started from, bit for bit. Quantisation, if asked for, comes last
     and once. A base's own code is run only if `trust_remote_code` and the curriculum allow it.
 
+    Args:
+        scales: phases by name whose delta is taken times this number, and not at all for 0;
+            `retained` and `noise` are then held against what was asked for.
+
     Raises:
         RunError: no run, phases that are missing or don't belong together, changed adapters.
         WeightsError: `out` is not empty, or the base cannot be opened.
@@ -49,24 +55,10 @@ def fuse_run(
     record, curriculum = read_begun(run)
     finished = finished_phases(run, curriculum, record.base)
     chosen = _choose(run, finished, curriculum, phase)
-    target = out.absolute()
-    if found := _occupied(target):
-        raise WeightsError(
-            f"{out}: expected a folder that is new or empty, found {found}; nothing is overwritten"
-        )
-    if target == Path.cwd():
-        raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
-    _refuse_changed_base(run, curriculum, record)
-    deltas = [read_delta(checked_adapter(phase_folder(run, r.index, r.name), r)) for r in chosen]
-    folder = base_folder(curriculum.base, record.base, run, trust_remote_code)
-    files = hashed_base(curriculum.base, folder, record.base_files)
-    if odd := changed_base(curriculum.base, files, record.base_files):
-        raise WeightsError(
-            f"{folder}: expected the base that the run began with, but {', '.join(odd)} differ; "
-            "remove that folder, and it is made or downloaded again"
-        )
-    trust = code_allowed(curriculum.base, folder, trust_remote_code)
-    base = open_base(folder, trust)
+    scales = dict(scales or {})
+    target = _free_target(out)
+    base, all_deltas = open_lineage(run, record, curriculum, chosen, trust_remote_code)
+    deltas = _scaled(chosen, all_deltas, scales)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_folder(target)
@@ -79,9 +71,9 @@ def fuse_run(
         written = dtype or record.dtype
         survivals = write_fused(base, deltas, partial, written, record.seed)
         if bits is not None:
-            quantize_folder(partial, bits, trust)
-            survivals = measure_folder(base, deltas, open_base(partial, trust))
-        _refuse_overflow(partial, written, trust)
+            quantize_folder(partial, bits, base.trust_remote_code)
+            survivals = measure_folder(base, deltas, open_base(partial, base.trust_remote_code))
+        _refuse_overflow(partial, written, base.trust_remote_code, bool(scales))
         kept = overall(survivals)
         origin = Origin(
             run=record,
@@ -92,6 +84,7 @@ def fuse_run(
             retained=kept.retained_total,
             noise=kept.noise,
             left_out=len(base.unused) if bits is not None else 0,
+            scales=scales,
             kernel=kernel_marks(_kernel(curriculum, chosen)),
         )
         write_origin(partial, origin)
@@ -100,6 +93,40 @@ def fuse_run(
     finally:
         remove(partial)
     return origin
+
+
+def open_lineage(
+    run: Path,
+    record: RunRecord,
+    curriculum: Curriculum,
+    phases: Sequence[PhaseRecord],
+    trust_remote_code: bool,
+) -> tuple[Base, list[Delta]]:
+    """The base that a run began with, and the deltas of its finished `phases`.
+
+    Raises:
+        RunError: changed adapters, or another base.
+        WeightsError: a base that cannot be opened.
+    """
+    _refuse_changed_base(run, curriculum, record)
+    deltas = [read_delta(checked_adapter(phase_folder(run, r.index, r.name), r)) for r in phases]
+    folder = base_folder(curriculum.base, record.base, run, trust_remote_code)
+    files = hashed_base(curriculum.base, folder, record.base_files)
+    if odd := changed_base(curriculum.base, files, record.base_files):
+        raise WeightsError(
+            f"{folder}: expected the base that the run began with, but {', '.join(odd)} differ; "
+            "remove that folder, and it is made or downloaded again"
+        )
+    return open_base(folder, code_allowed(curriculum.base, folder, trust_remote_code)), deltas
+
+
+def _scaled(
+    phases: Sequence[PhaseRecord], deltas: Sequence[Delta], scales: Mapping[str, float]
+) -> list[Delta]:
+    """The deltas that are left, each times its phase's scale; they are still summed in order."""
+    factors = [scales.get(phase.name, 1.0) for phase in phases]
+    pairs = zip(deltas, factors, strict=True)
+    return [replace(delta, scale=delta.scale * factor) for delta, factor in pairs if factor]
 
 
 def _kernel(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | None:
@@ -114,6 +141,18 @@ def _kernel(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | N
     return kernel if wraps == {phase.inputs.kernel for phase in phases} else None
 
 
+def _free_target(out: Path) -> Path:
+    """Where the folder is to stand, absolute. Raises WeightsError where something is there."""
+    target = out.absolute()
+    if found := _occupied(target):
+        raise WeightsError(
+            f"{out}: expected a folder that is new or empty, found {found}; nothing is overwritten"
+        )
+    if target == Path.cwd():
+        raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
+    return target
+
+
 def _occupied(target: Path) -> str | None:
     """What is in the way of a new folder, in words."""
     if target.is_dir():
@@ -122,12 +161,13 @@ def _occupied(target: Path) -> str | None:
     return odd and f"{odd[1]}, {odd[0]}"
 
 
-def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
+def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool, scaled: bool) -> None:
     """Run the model that was written: Gemma 3, for one, overflows in float16 activations."""
     logits = load_model(folder, trust_remote_code=trust_remote_code)(mx.arange(_TRIAL_TOKENS)[None])
     if not mx.all(mx.isfinite(logits)).item():
+        instead = "a smaller --scale, or --dtype bfloat16" if scaled else "--dtype bfloat16"
         raise WeightsError(
-            f"the fused model does not answer with finite numbers in {dtype}; use --dtype bfloat16"
+            f"the fused model does not answer with finite numbers in {dtype}; use {instead}"
         )
 
 

@@ -150,10 +150,9 @@ def measure_folder(base: Base, deltas: Sequence[Delta], written: Base) -> list[S
     survivals = []
     for spec in base.specs:
         path = base.modules.get(spec.name, "")
-        changes = [change for delta in deltas if (change := delta.of(path)) is not None]
-        if changes:
+        total = summed(deltas, path)
+        if total is not None:
             weight = dense(base, spec.name, ours).astype(mx.float32)
-            total = sum(changes[1:], changes[0])
             there = dense(written, names[path], theirs)
             survivals.append(measure(path, weight, total, deltas[-1].of(path), there))
     return survivals
@@ -163,26 +162,41 @@ def _fused(
     base: Base, deltas: Sequence[Delta], dtype: mx.Dtype, seed: int, survivals: list[Survival]
 ) -> Iterator[mx.array]:
     """The tensors of the fused folder in disk order; `survivals` fills up on the way."""
-    _check_fit(base, deltas)
+    check_fit(base, deltas)
     tensors = base_tensors(base)
     for spec in base.specs:
         weight = dense(base, spec.name, tensors)
         path = base.modules.get(spec.name, "")
-        changes = [change for delta in deltas if (change := delta.of(path)) is not None]
+        total = summed(deltas, path)
         if not base.is_float(spec):
             yield weight
-        elif not changes:
+        elif total is None:
             yield weight.astype(dtype)
         else:
             weight = weight.astype(mx.float32)
-            total = sum(changes[1:], changes[0])
-            key = mx.random.key(derive_seed(seed, "round", path))
-            written = round_to(weight + total, dtype, key)
+            written = fused_weight(weight, total, path, dtype, seed)
             survivals.append(measure(path, weight, total, deltas[-1].of(path), written))
             yield written
 
 
-def _check_fit(base: Base, deltas: Sequence[Delta]) -> None:
+def summed(deltas: Sequence[Delta], path: str) -> mx.array | None:
+    """Σ ΔW of a module, (out, in) float32, in the order of the phases; None where none touched
+    it."""
+    changes = [change for delta in deltas if (change := delta.of(path)) is not None]
+    return sum(changes[1:], changes[0]) if changes else None
+
+
+def fused_weight(
+    weight: mx.array, total: mx.array, path: str, dtype: mx.Dtype, seed: int
+) -> mx.array:
+    """A module's weight as it is handed on: `weight` + `total`, both float32, rounded once."""
+    key = mx.random.key(derive_seed(seed, "round", path))
+    return round_to(weight + total, dtype, key)
+
+
+def check_fit(base: Base, deltas: Sequence[Delta]) -> None:
+    """Raise WeightsError for deltas of another base: every module that is not there, or of another
+    shape."""
     shapes = {base.modules[s.name]: base.shape(s) for s in base.specs if s.name in base.modules}
     problems = []
     for number, delta in enumerate(deltas, start=1):
