@@ -36,7 +36,7 @@ def command(
 
     An approximation: later phases were trained on top of that phase.
 
-    Example: lem rebase runs/smoke --drop 2-zen --out model
+    Example: lem rebase runs/smoke --drop zen --out model
     """
     from ..report.approximation import approximation, changed_phases
     from ..report.card import model_card
@@ -48,4 +48,4 @@ def command(
         f"{made.retained or 0.0:.4f} of that sum retained, rounding error "
         f"{made.noise or 0.0:.2g} × the sum"
     )
-    typer.echo(f"an approximation: {approximation(made)}")
+    typer.echo(" ".join(approximation(made)))

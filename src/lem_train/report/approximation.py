@@ -15,26 +15,30 @@ def changed_phases(scales: Mapping[str, float]) -> str:
     return ", ".join([*parts, f"with {_and(scaled)}"] if scaled else parts)
 
 
-def approximation(origin: Origin) -> str:
-    """How such weights differ from trained ones, in whole sentences."""
+def approximation(origin: Origin) -> tuple[str, str]:
+    """What such weights are, in a sentence, and how they differ from trained ones, in others."""
     names = [phase.name for phase in origin.phases]
     first = min(names.index(name) for name in origin.scales)
-    kept = [name for name in names[first + 1 :] if origin.scales.get(name, 1.0)]
-    if not kept and not any(origin.scales.values()):  # a tail was cut off
+    later = [name for name in names[first + 1 :] if origin.scales.get(name, 1.0)]
+    if not later and not any(origin.scales.values()):  # the last phases were cut off
+        before = names[first - 1]
         return (
-            f"These are the weights after {names[first - 1]}, as `lem fuse --phase "
-            f"{names[first - 1]}` writes them; the records shown are of the whole run."
+            f"The weights after {before}.",
+            f"`lem fuse --phase {before}` writes the same, with that phase's records; the ones "
+            "shown are of the whole run, and what comes later in them is not of these weights.",
         )
-    lead = f"The deltas were added up {changed_phases(origin.scales)}, without training"
+    were = "was" if len(later) == 1 else "were"
     on_top = (
-        f"{_and(kept)} {'was' if len(kept) == 1 else 'were'} trained on top of {names[first]} as "
-        "it was, and trained anew could come out otherwise"
-        if kept
-        else "no phase was trained on what is left"
+        f"{_and(later)} {were} trained on top of {names[first]} as it was, and trained anew could "
+        "come out otherwise."
+        if later
+        else f"No phase was trained on top of {names[first]}."
     )
     return (
-        f"{lead}: {on_top}. Nothing was examined: losses, scores, gates and receipts are of the "
-        "trained phases, not of these weights."
+        "An approximation.",
+        f"Base and deltas were added up anew {changed_phases(origin.scales)}; nothing was trained. "
+        f"{on_top} Nothing was examined: losses, scores, gates and receipts are of the trained "
+        "phases, not of these weights.",
     )
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..run.bisect import Moved, Parting, Share, State, found, shares
-from .numbers import NONE, format_kl
+from .numbers import NONE
 from .text import folded, one_line
 
 _MOST_NAME = 20  # columns
@@ -27,7 +27,7 @@ def progress_line(state: State, number: int) -> str:
     if state.kl is None:
         return "base: answered"
     differs = "the same answer" if state.parting is None else "another answer"
-    return f"phase {number}, {state.phase}: KL {format_kl(state.kl)}, {differs}"
+    return f"phase {number}, {state.phase}: KL {state.kl:.3g}, {differs}"
 
 
 def bisect_lines(states: Sequence[State], prompt: str, find: str | None, width: int) -> list[str]:
@@ -53,12 +53,12 @@ def verdict(states: Sequence[State], find: str | None) -> list[str]:
         return [*told, "no phase made the last answer likelier than it was"]
     rises = sum(max(share.rise, 0.0) for share in brought)
     told.append(
-        f"{risen.phase} brought most of the last answer: {risen.of_rise:.0%} of the rise of its "
+        f"{risen.phase} brought the largest part of the last answer: {_share(risen.of_rise)} of the rise of its "
         f"log-probability ({risen.rise:.3g} of {rises:.3g} nats a token)"
     )
     moved = max(brought, key=lambda share: share.of_kl)
     if moved.phase != risen.phase:
-        told.append(f"{moved.phase} moved the distribution most: {moved.of_kl:.0%} of the KL")
+        told.append(f"{moved.phase} moved the distribution most: {_share(moved.of_kl)} of the KL")
     return told
 
 
@@ -89,13 +89,17 @@ def _table(states: Sequence[State]) -> Iterator[str]:
     first = max(len(name) for name in ("after", *names))
     yield _columns("after", "KL", "last", "share", "base", first)
     for name, state, share in zip(names, states, [None, *shares(states)], strict=True):
-        kl = NONE if state.kl is None else format_kl(state.kl)
-        part = NONE if share is None else f"{share.of_rise:.0%}"
+        kl = NONE if state.kl is None else f"{state.kl:.3g}"
+        part = NONE if share is None else _share(share.of_rise)
         yield _columns(name, kl, f"{state.last:.3f}", part, f"{state.base:.3f}", first)
 
 
 def _columns(after: str, kl: str, last: str, share: str, base: str, first: int) -> str:
     return f"{after:<{first}}  {kl:>7}  {last:>8}  {share:>5}  {base:>8}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _name(state: State) -> str:
