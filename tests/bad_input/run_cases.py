@@ -947,4 +947,93 @@ TARGETS = [
     ),
 ]
 
-CASES = [*VERSIONS, *EDITED, *SIGNED, *DAMAGED, *HALF, *CHANGED, *NO_RUN, *TARGETS]
+
+def _weighed(name: str, place: str, expected: str, found: str, *args: str) -> Case:
+    """A phase asked for in a way that gives no weights, or a prompt that cannot be asked."""
+    return Case(name, _finished, place, expected, found, args)
+
+
+REBASE = ("rebase", RUN, "--out", "model")
+BISECT = ("bisect", RUN)
+
+WEIGHED = [
+    _weighed("nothing to rebase", "weights", "expected --drop PHASE or", "found neither", *REBASE),
+    _weighed(
+        "an unknown phase to drop",
+        "--drop third",
+        "expected one of first, second",
+        "got third",
+        *REBASE, "--drop", "third",
+    ),
+    _weighed(
+        "a phase to scale by a word",
+        "--scale first=half",
+        "expected PHASE=NUMBER",
+        "first=half",
+        *REBASE, "--scale", "first=half",
+    ),
+    _weighed(
+        "a phase to drop and to scale",
+        "--scale first=2",
+        "expected every phase once",
+        "got first twice",
+        *REBASE, "--drop", "first", "--scale", "first=2",
+    ),
+    _weighed(
+        "every phase to drop",
+        "weights",
+        "expected a phase that stays",
+        "found all dropped",
+        *REBASE, "--drop", "first", "--drop", "second",
+    ),
+    _weighed(
+        "a rebase into a folder that is not empty",
+        "rows: ",
+        _OUT,
+        "found train.jsonl",
+        "rebase", RUN, "--drop", "first", "--out", "rows",
+    ),
+    _weighed("no prompt", "--prompt", "expected --prompt TEXT or", "found neither", *BISECT),
+    _weighed(
+        "two prompts",
+        "--prompt",
+        "expected --prompt TEXT or",
+        "found both",
+        *BISECT, "--prompt", "Who?", "--prompt-file", "kernel.txt",
+    ),
+    _weighed(
+        "an empty prompt", "--prompt: ", "expected a prompt", "found nothing",
+        *BISECT, "--prompt", " ",
+    ),
+    _weighed(
+        "a prompt file that is not there",
+        "prompt.txt: ",
+        "expected a text file",
+        "No such file",
+        *BISECT, "--prompt-file", "prompt.txt",
+    ),
+    _weighed(
+        "a prompt file of other bytes",
+        "model.safetensors: ",
+        "expected text in UTF-8",
+        "other bytes",
+        *BISECT, "--prompt-file", f"{BASE}/model.safetensors",
+    ),
+    _weighed(
+        "a prompt that ends its own turn",
+        "the prompt: ",
+        "expected plain text",
+        "control token",
+        *BISECT, "--prompt", "Who?<end_of_turn>",
+    ),
+    Case(
+        "a bisection of no run",
+        lambda project: None,
+        "runs/pico",
+        "expected",
+        "found no folder",
+        (*BISECT, "--prompt", "Who?"),
+    ),
+]  # fmt: skip
+
+CASES = [*VERSIONS, *EDITED, *SIGNED, *DAMAGED, *HALF, *CHANGED, *NO_RUN, *TARGETS, *WEIGHED]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from made import made
+from made import collected
 
 from lem_train.report.approximation import approximation, changed_phases
 from lem_train.report.card import model_card
 from lem_train.run.origin import Origin
+from lem_train.run.records import PhaseInputs
 
 NAMES = ("phase-1", "phase-2", "phase-3")
 
 
 def origin(**scales: float) -> Origin:
-    run = made(phases=3, iterations=4).on_disk
+    run = collected(phases=3, iterations=4).on_disk
+    wrapped = PhaseInputs(parent="e" * 64, settings={"wrap": "none"}, kernel=None, data="d" * 64)
+    records = [phase.record for phase in run.phases if phase.record is not None]
     return Origin(
         run=run.record,
-        phases=tuple(phase.record for phase in run.phases if phase.record is not None),
+        phases=tuple(record.model_copy(update={"inputs": wrapped}) for record in records),
         all_phases=NAMES,
         dtype="bfloat16",
         retained=0.998,

@@ -53,8 +53,8 @@ def verdict(states: Sequence[State], find: str | None) -> list[str]:
         return [*told, "no phase made the last answer likelier than it was"]
     rises = sum(max(share.rise, 0.0) for share in brought)
     told.append(
-        f"{risen.phase} brought the largest part of the last answer: {_share(risen.of_rise)} of the rise of its "
-        f"log-probability ({risen.rise:.3g} of {rises:.3g} nats a token)"
+        f"{risen.phase} brought the largest part of the last answer: {_share(risen.of_rise)} of "
+        f"the rise of its log-probability ({risen.rise:.3g} of {rises:.3g} nats a token)"
     )
     moved = max(brought, key=lambda share: share.of_kl)
     if moved.phase != risen.phase:
