@@ -165,3 +165,12 @@ def test_without_a_finished_phase_there_is_nothing_to_ask(run: Path) -> None:
 def test_a_prompt_with_control_tokens_is_refused(finished: Path) -> None:
     with pytest.raises(DataError, match="the prompt: the messages hold a control token"):
         next(bisect_run(finished, "a <end_of_turn> b", TOKENS))
+
+
+def test_no_memory_left_says_what_to_lower(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> list[list[int]]:
+        raise RuntimeError("[malloc] Unable to allocate 9 bytes.")
+
+    monkeypatch.setattr("lem_train.run.bisect.generate", full)
+    with pytest.raises(RunError, match=r"does not suffice .* lower --max-tokens"):
+        next(bisect_run(finished, PROMPT, TOKENS))

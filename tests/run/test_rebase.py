@@ -171,6 +171,6 @@ def test_an_unfinished_run_is_not_rebased(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_scale_that_overflows_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="use a smaller --scale, or --dtype bfloat16"):
+    with pytest.raises(WeightsError, match=r"finite numbers in float32; .* is scaled, a smaller"):
         rebase(finished, tmp_path / "model", scale=["zen=1e300"])
     assert list(tmp_path.iterdir()) == []

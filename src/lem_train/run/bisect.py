@@ -24,9 +24,13 @@ from ..errors import RunError
 from ..score.answers import tokenize_prompts
 from ..train.generate import generate
 from ..train.loss import Forward, choose_forward
+from ..weights.base import Base
 from ..weights.chat import load_chat_tokenizer
 from ..weights.in_memory import load_dense, set_weights, touched
+from ..weights.lineage import Delta
 from .fuse import finished_phases, open_lineage
+from .machine import out_of_memory
+from .records import RunRecord
 from .store import read_begun
 
 _SHOWN = 3  # tokens that rose most, and as many that fell
@@ -103,7 +107,7 @@ def bisect_run(
     The prompt is asked bare, as a user's turn, and answered greedily.
 
     Raises:
-        RunError: no run, no finished phase, changed adapters or another base.
+        RunError: no run, no finished phase, changed adapters, another base, no memory left.
         WeightsError: a base that cannot be opened.
         DataError: a prompt that cannot be asked.
     """
@@ -114,6 +118,26 @@ def bisect_run(
     base, deltas = open_lineage(run, record, curriculum, phases, trust_remote_code)
     chat = load_chat_tokenizer(base.folder, base.trust_remote_code)
     asked = tokenize_prompts(chat, [prompt], names=["the prompt"])[0]
+    names = [phase.name for phase in phases]
+    try:
+        yield from _states(base, deltas, names, record, chat, asked, max_tokens)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError(
+            f"{run}: the memory does not suffice for these answers ({error}); lower --max-tokens"
+        ) from error
+
+
+def _states(
+    base: Base,
+    deltas: Sequence[Delta],
+    names: Sequence[str],
+    record: RunRecord,
+    chat: ChatTokenizer,
+    asked: Sequence[int],
+    max_tokens: int,
+) -> Iterator[State]:
     modules = touched(base, deltas)
     model = load_dense(base, record.dtype)
     at = _Asking(model, choose_forward(model), chat, asked, max_tokens)
@@ -121,9 +145,9 @@ def bisect_run(
     last = at.answer()  # first of all: every state is held against the one before along it
     first: list[int] | None = None
     before: _Seen | None = None
-    for count, name in enumerate([None, *(phase.name for phase in phases)]):
+    for count, name in enumerate([None, *names]):
         set_weights(model, base, modules, deltas[:count], record.dtype, record.seed)
-        answer = last if count == len(phases) else at.answer()
+        answer = last if count == len(names) else at.answer()
         first = answer if first is None else first
         logits = at.logits(last)
         here = _Seen(answer, logits, at.log_probabilities(last, logits))

@@ -17,7 +17,7 @@ from ..weights.base import Base, open_base
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
-from ..weights.survival import overall
+from ..weights.survival import Survival, overall
 from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
 from .origin import Origin, kernel_marks, write_origin
 from .plan import starts_from
@@ -55,10 +55,9 @@ def fuse_run(
     record, curriculum = read_begun(run)
     finished = finished_phases(run, curriculum, record.base)
     chosen = _choose(run, finished, curriculum, phase)
-    scales = dict(scales or {})
     target = _free_target(out)
     base, all_deltas = open_lineage(run, record, curriculum, chosen, trust_remote_code)
-    deltas = _scaled(chosen, all_deltas, scales)
+    deltas = _scaled(chosen, all_deltas, scales or {})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_folder(target)
@@ -69,12 +68,7 @@ def fuse_run(
         ) from error
     try:
         written = dtype or record.dtype
-        survivals = write_fused(base, deltas, partial, written, record.seed)
-        if bits is not None:
-            quantize_folder(partial, bits, base.trust_remote_code)
-            survivals = measure_folder(base, deltas, open_base(partial, base.trust_remote_code))
-        _refuse_overflow(partial, written, base.trust_remote_code, bool(scales))
-        kept = overall(survivals)
+        kept = _write(base, deltas, partial, written, bits, record.seed)
         origin = Origin(
             run=record,
             phases=tuple(chosen),
@@ -84,7 +78,7 @@ def fuse_run(
             retained=kept.retained_total,
             noise=kept.noise,
             left_out=len(base.unused) if bits is not None else 0,
-            scales=scales,
+            scales=dict(scales or {}),
             kernel=kernel_marks(_kernel(curriculum, chosen)),
         )
         write_origin(partial, origin)
@@ -93,6 +87,19 @@ def fuse_run(
     finally:
         remove(partial)
     return origin
+
+
+def _write(
+    base: Base, deltas: Sequence[Delta], out: Path, dtype: str, bits: int | None, seed: int
+) -> Survival:
+    """The weights into `out`, packed if asked for, and what of the deltas stands in them. Raises
+    WeightsError for a model that answers with anything but finite numbers."""
+    survivals = write_fused(base, deltas, out, dtype, seed)
+    if bits is not None:
+        quantize_folder(out, bits, base.trust_remote_code)
+        survivals = measure_folder(base, deltas, open_base(out, base.trust_remote_code))
+    _refuse_overflow(out, dtype, base.trust_remote_code)
+    return overall(survivals)
 
 
 def open_lineage(
@@ -161,13 +168,13 @@ def _occupied(target: Path) -> str | None:
     return odd and f"{odd[1]}, {odd[0]}"
 
 
-def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool, scaled: bool) -> None:
+def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
     """Run the model that was written: Gemma 3, for one, overflows in float16 activations."""
     logits = load_model(folder, trust_remote_code=trust_remote_code)(mx.arange(_TRIAL_TOKENS)[None])
     if not mx.all(mx.isfinite(logits)).item():
-        instead = "a smaller --scale, or --dtype bfloat16" if scaled else "--dtype bfloat16"
         raise WeightsError(
-            f"the fused model does not answer with finite numbers in {dtype}; use {instead}"
+            f"the fused model does not answer with finite numbers in {dtype}; use --dtype "
+            "bfloat16, and where a phase is scaled, a smaller number"
         )
 
 
