@@ -55,4 +55,4 @@ def test_a_packed_base_is_trained_and_fused(
     fused = fuse_run(run, out, "ethics", None, None, lambda fused: "")
     assert fused.dtype == "bfloat16" and not open_base(out).quantized
     # Rounded without bias, a delta of two iterations stands in bfloat16 on average.
-    assert fused.survival.retained_total == pytest.approx(1, abs=0.2)
+    assert fused.retained == pytest.approx(1, abs=0.2)
