@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..run.origin import Exported, Origin
+from .approximation import approximation, changed_phases
 from .card_front import as_scored, front_matter, licence_of
 from .card_scores import accepted_lines, forgetting_section, gates_section, scores_section
 from .card_tables import (
@@ -32,6 +33,7 @@ def model_card(fused: Origin) -> str:
     phases, name = fused.phases, _name(fused)
     sections = [
         f"# {plain(name)}",
+        " ".join(_approximation(fused)),
         _what(fused),
         *(f"> {line}" for line in _warnings(fused)),
         _use(fused),
@@ -54,8 +56,18 @@ def model_card(fused: Origin) -> str:
 
 
 def _name(fused: Origin) -> str:
+    if fused.scales:
+        return f"{fused.run.name} {changed_phases(fused.scales)}"
     complete = len(fused.phases) == len(fused.all_phases)
     return fused.run.name if complete else f"{fused.run.name} after {fused.phases[-1].name}"
+
+
+def _approximation(fused: Origin) -> tuple[str, ...]:
+    """Before any number: what was trained, and scored, are other weights."""
+    if not fused.scales:
+        return ()
+    first, rest = approximation(fused)
+    return f"**{first}**", rest
 
 
 def _what(fused: Origin) -> str:
