@@ -36,6 +36,10 @@ class RunError(LemError):
     """A run folder that cannot be used: locked, foreign, damaged, incomplete."""
 
 
+class PublishError(LemError):
+    """A folder that must not be published, or a hub that does not take it."""
+
+
 class Interrupted(BaseException):
     """The user, or the system, asked to end. A step that was at work is finished and saved.
 

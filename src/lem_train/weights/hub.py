@@ -1,4 +1,4 @@
-"""The one place that talks to the Hugging Face Hub: bases are downloaded here, and nowhere else."""
+"""Where bases come from: the Hugging Face Hub is read here, and written to in export/hub.py."""
 
 from __future__ import annotations
 
@@ -180,18 +180,18 @@ def _explained(repo: str, revision: str, error: Exception) -> WeightsError:
     elif status is not None:
         hint = f"it is not in the local cache, and the hub answers HTTP {status}; try again later"
     elif isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError):
-        hint = f"expected base.repo as owner/name: {_without_tokens(str(error))}"
+        hint = f"expected base.repo as owner/name: {without_tokens(str(error))}"
     elif isinstance(error, OSError) and not isinstance(
         error, HfHubHTTPError | LocalEntryNotFoundError | ConnectionError
     ):
-        hint = _without_tokens(str(error))
+        hint = without_tokens(str(error))
     else:
         kind = Unreachable
         hint = "it is not in the local cache and the hub cannot be reached"
     return kind(f"base {repo} at {revision[:12]}: {hint} ({type(error).__name__})")
 
 
-def _without_tokens(text: str) -> str:
+def without_tokens(text: str) -> str:
     """Text from an exception, which may quote a request: nobody's access token is in it."""
     known = {get_token(), os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")}
     for token in known - {None, ""}:
