@@ -69,7 +69,7 @@ def test_a_help_has_an_example_that_the_command_takes(
 
 def test_the_table_keeps_the_commands_of_a_purpose_together() -> None:
     purposes = [purpose for purpose, _ in groupby(row.purpose for row in COMMANDS)]
-    assert purposes == ["Train", "Inspect", "Data", "Score"]
+    assert purposes == ["Train", "Inspect", "Data", "Score", "Use"]
     assert all(len(row.summary) <= 50 for row in COMMANDS)
 
 

@@ -24,6 +24,11 @@ def run_folders(incomplete: str) -> list[str]:
     return [record.removesuffix("/run.json") for record in _near(incomplete, "*/run.json")]
 
 
+def origin_folders(incomplete: str) -> list[str]:
+    """Folders with a lem.json: models and datasets."""
+    return [record.removesuffix("/lem.json") for record in _near(incomplete, "*/lem.json")]
+
+
 def curriculum_phases(ctx: typer.Context) -> list[str]:
     """The phases of the CURRICULUM that stands earlier on the line."""
     from ..curriculum.tree import plain, read_tree

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from yaml import YAMLError
 
 from ..errors import PublishError, listing
 from ..weights.hub import without_tokens
@@ -167,12 +168,10 @@ def _refuse_card(proposal: Proposal) -> None:
         if change.name in names:
             text = change.file.path.read_text(encoding="utf-8")
             try:
-                ModelCard(text, ignore_metadata_errors=True).validate(
-                    repo_type=proposal.publication.kind
-                )
+                RepoCard(text, ignore_metadata_errors=True).validate(proposal.publication.kind)
             except HfHubHTTPError:
                 raise
-            except ValueError as error:
+            except (ValueError, YAMLError) as error:
                 raise PublishError(
                     listing(f"{change.file.name}: the hub refuses the card:", _said(str(error)))
                 ) from error
@@ -269,7 +268,7 @@ def _told(repo: str, error: BaseException) -> PublishError:
         kind, hint = Unreachable, "HF_HUB_OFFLINE is set"
     elif isinstance(error, OSError) and error.filename is not None:
         hint = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, ValueError | AssertionError):
+    elif isinstance(error, ValueError | LookupError | TypeError | AttributeError):
         hint = f"the hub's answer was not understood: {_words(error)}"
     else:
         kind, hint = Unreachable, "the hub cannot be reached; the same command goes on later"
