@@ -66,6 +66,7 @@ class Hub:
     part_bytes: int = 1 << 40
     lfs_bytes: int = 4000
     public_whatever: bool = False
+    headers: dict[str, str] = field(default_factory=dict)  # of a refusal
     url: str = ""
 
     def make(self, key: str, private: bool = True) -> Repo:
@@ -123,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "PUT":
             self.hub.on_upload(len(self.hub.objects))
         if (status := self.hub.refuse(method, path)) is not None:
-            self._answer({"error": "as the test wants it"}, status)
+            self._answer({"error": "as the test wants it"}, status, **self.hub.headers)
             return
         for wanted, form, does in _ROUTES:
             if wanted == method and (match := re.fullmatch(form, path)):
@@ -289,7 +290,8 @@ class _Handler(BaseHTTPRequestHandler):
                 assert line["key"] == "lfsFile"
                 files[value["path"]] = (self.hub.objects[value["oid"]], True)
         done = repo.add(header["summary"], files, header["description"])
-        self._answer({"commitUrl": f"{self.hub.url}/commit/{done.oid}", "commitOid": done.oid})
+        page = f"{self.hub.url}/{key.removeprefix('models/')}"
+        self._answer({"commitUrl": f"{page}/commit/{done.oid}", "commitOid": done.oid})
 
     def tag(self, body: bytes, key: str, revision: str) -> None:
         if (repo := self._repo(key)) is None:
