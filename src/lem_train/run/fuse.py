@@ -55,17 +55,10 @@ def fuse_run(
     record, curriculum = read_begun(run)
     finished = finished_phases(run, curriculum, record.base)
     chosen = _choose(run, finished, curriculum, phase)
-    target = _free_target(out)
+    target = new_target(out)
     base, all_deltas = open_lineage(run, record, curriculum, chosen, trust_remote_code)
     deltas = _scaled(chosen, all_deltas, scales or {})
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_folder(target)
-    except OSError as error:
-        raise WeightsError(
-            f"{out}: expected a folder that is new or empty, and it cannot be made "
-            f"({error.strerror})"
-        ) from error
+    partial = begin_target(target)
     try:
         written = dtype or record.dtype
         kept = _write(base, deltas, partial, written, bits, record.seed)
@@ -79,7 +72,7 @@ def fuse_run(
             noise=kept.noise,
             left_out=len(base.unused) if bits is not None else 0,
             scales=dict(scales or {}),
-            kernel=kernel_marks(_kernel(curriculum, chosen)),
+            kernel=kernel_marks(kernel_of(curriculum, chosen)),
         )
         write_origin(partial, origin)
         write(partial / "README.md", card(origin).encode())
@@ -136,7 +129,31 @@ def _scaled(
     return [replace(delta, scale=delta.scale * factor) for delta, factor in pairs if factor]
 
 
-def _kernel(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | None:
+def new_target(out: Path) -> Path:
+    """`out` as an absolute path. Raises WeightsError unless it is new or empty."""
+    target = out.absolute()
+    if found := _occupied(target):
+        raise WeightsError(
+            f"{out}: expected a folder that is new or empty, found {found}; nothing is overwritten"
+        )
+    if target == Path.cwd():
+        raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
+    return target
+
+
+def begin_target(target: Path) -> Path:
+    """A partial folder beside `target`. Raises WeightsError where none can be made."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return partial_folder(target)
+    except OSError as error:
+        raise WeightsError(
+            f"{target}: expected a folder that is new or empty, and it cannot be made "
+            f"({error.strerror})"
+        ) from error
+
+
+def kernel_of(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | None:
     """The kernel that these phases were trained with, if its files still hold it."""
     if curriculum.kernel is None:
         return None
@@ -146,18 +163,6 @@ def _kernel(curriculum: Curriculum, phases: Sequence[PhaseRecord]) -> Kernel | N
         return None
     wraps = {kernel.sha256(phase.inputs.settings["wrap"]) for phase in phases}
     return kernel if wraps == {phase.inputs.kernel for phase in phases} else None
-
-
-def _free_target(out: Path) -> Path:
-    """Where the folder is to stand, absolute. Raises WeightsError where something is there."""
-    target = out.absolute()
-    if found := _occupied(target):
-        raise WeightsError(
-            f"{out}: expected a folder that is new or empty, found {found}; nothing is overwritten"
-        )
-    if target == Path.cwd():
-        raise WeightsError(f"{out}: expected a folder of its own, not the one you are in")
-    return target
 
 
 def _occupied(target: Path) -> str | None:
