@@ -47,7 +47,7 @@ def command(
         typer.Option(metavar="MODEL", help="The model that a PEFT adapter has to fit."),
     ] = None,
 ) -> None:
-    """Turn what phases changed into one PEFT adapter, or a PEFT adapter into mlx-lm's.
+    """Turn what phases changed into a PEFT adapter, or such a one back into MLX.
 
     Example: lem convert runs/smoke --out adapter
     """
