@@ -167,7 +167,7 @@ def _write(target: Path, delta: Delta, adapter: Adapter, num_layers: int, card: 
     partial = begin_target(target)
     try:
         if adapter.form == "peft":
-            write_peft(partial, delta, _hub_base(adapter))
+            write_peft(partial, delta, hub_base(adapter))
         else:
             write_mlx(partial, delta, num_layers)
         if adapter.origin is not None:
@@ -180,7 +180,7 @@ def _write(target: Path, delta: Delta, adapter: Adapter, num_layers: int, card: 
     return adapter
 
 
-def _hub_base(adapter: Adapter) -> tuple[str, str] | None:
+def hub_base(adapter: Adapter) -> tuple[str, str] | None:
     """Repo and commit of the model that the adapter belongs on. A later phase's alone belongs on
     weights that no hub has: who loads it by its config must not get the base."""
     base: dict[str, Any] = adapter.origin.run.base if adapter.origin else {}
