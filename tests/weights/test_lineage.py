@@ -680,6 +680,23 @@ def test_no_part_of_the_config_says_that_weights_are_packed(
     assert "quantization_config" not in (out / "config.json").read_text()
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_config_that_transformers_5_spelled_gets_mlx_lm_s_spelling_too(
+    arch: str, tiny_folder: Tiny, out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_folder(arch), tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    flat = {"rope_theta", "rope_local_base_freq", "rope_scaling", "sliding_window_pattern"}
+    write_json(
+        tmp_path / "base" / "config.json", {k: v for k, v in config.items() if k not in flat}
+    )
+    write_fused(open_base(tmp_path / "base"), [], out, "float32", 0)
+    written = json.loads((out / "config.json").read_text())
+    assert written["rope_parameters"] == config["rope_parameters"]
+    kept = {key: config[key] for key in flat - {"rope_scaling"} if key in config}
+    assert kept and {key: written[key] for key in kept} == kept
+
+
 # -- against torch -----------------------------------------------------------------------------
 
 _LOGITS = """
