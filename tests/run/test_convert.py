@@ -82,6 +82,19 @@ def test_the_sum_on_the_base_answers_as_the_fused_model(finished: Path, tmp_path
     assert mx.abs(plain - fused).max().item() > 0.01
 
 
+def test_phases_of_other_layers_ranks_and_scales_make_one_adapter(
+    pico: Pico, tmp_path: Path
+) -> None:
+    shape = ("phases.ethics.lora.layers=2", "phases.zen.lora.layers=1", "phases.zen.lora.rank=3")
+    pico.train(tmp_path / "run", *shape, "phases.zen.lora.scale=7.0", until="zen")
+    convert(tmp_path / "run", tmp_path / "adapter", "ethics", "zen", form="mlx")
+    fuse_run(tmp_path / "run", tmp_path / "model", "zen", "float32", None, lambda origin: "")
+    base = load_model(tmp_path / "run" / "base-gemma3-0")
+    adapted = load_adapters(base, str(tmp_path / "adapter"))
+    adapted.eval()
+    assert mx.abs(adapted(IDS) - load_model(tmp_path / "model")(IDS)).max().item() < 1e-5
+
+
 def test_a_phase_alone_is_its_own_adapter_and_says_what_it_belongs_on(
     finished: Path, tmp_path: Path
 ) -> None:
