@@ -10,8 +10,6 @@ import typer
 from . import complete
 from .train import RunArgument, TrustOption
 
-_LEAST_RETAINED = 0.95
-
 
 def command(
     run: RunArgument,
@@ -39,6 +37,7 @@ def command(
     """
     from ..report.card import model_card
     from ..run.fuse import fuse_run
+    from ..run.origin import LEAST_RETAINED, MOST_NOISE
 
     bits = None if quantize is None else int(quantize)
     fused = fuse_run(run, out, phase, dtype, bits, model_card, trust_remote_code)
@@ -54,7 +53,7 @@ def command(
             "the language model only, without a vision tower",
             err=True,
         )
-    if retained < _LEAST_RETAINED or (bits and noise > 1):
+    if retained < LEAST_RETAINED or (bits and noise > MOST_NOISE):
         instead = "--quantize 8, or no packing" if bits == 4 else "another dtype, or no packing"
         typer.echo(
             "lem: what was taught hardly stands out of the rounding in these weights; prefer "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ..run.origin import Exported, Origin
+from ..run.origin import LEAST_RETAINED, MOST_NOISE, Exported, Origin
 from .approximation import approximation, changed_phases
 from .card_front import as_scored, front_matter, licence_of
 from .card_scores import accepted_lines, forgetting_section, gates_section, scores_section
@@ -23,7 +23,6 @@ from .markdown import argument, code, plain
 from .numbers import counted
 from .text import one_line
 
-_LEAST_RETAINED = 0.95
 _PREFERRED = ("Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # which file the commands name
 _MOST_ACCEPTED = 20
 
@@ -110,12 +109,12 @@ def _base(base: dict[str, Any]) -> str:
 
 def _warnings(fused: Origin) -> Iterator[str]:
     """What whoever takes these weights has to know first, each a paragraph."""
-    if fused.bits and fused.noise is not None and fused.noise > 1:
+    if fused.bits and fused.noise is not None and fused.noise > MOST_NOISE:
         yield (
             f"**The packing drowns what was taught:** its rounding error is {fused.noise:.3g} "
             "times the summed delta. Prefer more bits or an unpacked export."
         )
-    elif fused.retained is not None and fused.retained < _LEAST_RETAINED:
+    elif fused.retained is not None and fused.retained < LEAST_RETAINED:
         yield (
             f"**Part of what was taught is missing here:** only {fused.retained:.0%} of the summed "
             "delta survived. Prefer more bits or an unpacked export."

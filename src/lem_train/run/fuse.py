@@ -100,7 +100,7 @@ def open_lineage(
     record: RunRecord,
     curriculum: Curriculum,
     phases: Sequence[PhaseRecord],
-    trust_remote_code: bool,
+    trust_remote_code: bool = False,
 ) -> tuple[Base, list[Delta]]:
     """The base that a run began with, and the deltas of its finished `phases`.
 

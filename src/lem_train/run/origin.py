@@ -21,6 +21,11 @@ from ..weights.folder import ORIGIN_FILE
 from .records import RECORD_VERSION, DataFile, PhaseRecord, Record, RunRecord
 from .store import read_record, record_bytes
 
+LEAST_RETAINED = 0.95
+MOST_NOISE = 1.0
+"""Bounds of the summed delta in written weights: where less of it is retained, or where the packing
+errs by more than the delta's own size, what was taught hardly stands out of the rounding."""
+
 _MARK_DIGITS = 16
 _KEPT_PARTS = 2  # of an absolute path: enough to tell ethics/train.jsonl from zen/train.jsonl
 
