@@ -48,6 +48,7 @@ COMMANDS = (  # in the order shown; the rows of a purpose stand together
     Row("Data", "worker", "Answer prompts for a distillation elsewhere"),
     Row("Data", "tiny", "Write a tiny random model to try things on"),
     Row("Score", "score", "Score responses, models and attention"),
+    Row("Use", "export", "Write GGUF, packed MLX or Parquet files"),
     Row("Use", "convert", "Turn phases into PEFT adapters, and back"),
     Row("Use", "publish", "Put a model or dataset on the Hugging Face Hub"),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,8 +91,8 @@ def pack(
         raise
     except Exception as error:  # written for some architectures, they fail anyhow at others
         raise WeightsError(
-            f"{folder}: mlx-lm's {packing.method} cannot pack this model: {error} "
-            f"({type(error).__name__}); use --method rtn"
+            f"--method {packing.method}: expected a model that mlx-lm can pack so, and it fails: "
+            f"{error} ({type(error).__name__}); use --method rtn"
         ) from error
 
 
@@ -123,7 +123,7 @@ def _gptq(
     folder: Path, packing: Packing, examples: Sequence[Example], seed: int, trust: bool
 ) -> tuple[nn.Module, Config]:
     model = load_model(folder, trust_remote_code=trust)
-    _refuse_shapes(folder, model, packing)
+    _refuse_shapes(model, packing)
     model, _ = gptq_quantize(
         model,
         _chunks(examples, _CHUNK_TOKENS),
@@ -142,12 +142,12 @@ def _awq(
     config = read_config(folder)
     if (recipe := AWQ_MODEL_CONFIGS.get(config["model_type"])) is None:
         raise WeightsError(
-            f"{folder}: --method awq: expected an architecture that mlx-lm's awq knows "
+            f"--method awq: expected an architecture that mlx-lm's awq knows "
             f"({', '.join(sorted(AWQ_MODEL_CONFIGS))}), got {config['model_type']}; "
             "use --method dwq or gptq"
         )
     model = load_model(folder, trust_remote_code=trust)
-    _refuse_shapes(folder, model, packing)
+    _refuse_shapes(model, packing)
     # It attends without a window: within one it is the same.
     window = text_config(config).get("sliding_window") or _CHUNK_TOKENS
     awq_quantize(
@@ -178,7 +178,7 @@ def _packed_config(folder: Path, packing: Packing) -> Config:
     return {**read_config(folder), "quantization": packed, "quantization_config": packed}
 
 
-def _refuse_shapes(folder: Path, model: nn.Module, packing: Packing) -> None:
+def _refuse_shapes(model: nn.Module, packing: Packing) -> None:
     """awq and gptq pack all or nothing."""
     odd = [
         f"{path}: {module.weight.shape[-1]} inputs"
@@ -187,7 +187,7 @@ def _refuse_shapes(folder: Path, model: nn.Module, packing: Packing) -> None:
     ]
     if odd:
         title = (
-            f"{folder}: --group-size: expected layers whose inputs are a multiple of "
+            f"--group-size: expected layers whose inputs are a multiple of "
             f"{packing.group_size}; take a smaller group, or --method rtn or dwq, which leave "
             "these unpacked:"
         )
@@ -206,5 +206,3 @@ def _quiet() -> Iterator[None]:
         if not sys.stderr.isatty():
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         yield
-
-

@@ -3,7 +3,8 @@ what was taught."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def _packed_beside(source: _Source, packing: Packing, partial: Path, tell: Tell)
         packed=packed,
         teaching=teaching,
         left_out=len(open_base(source.folder, source.trust).unused),
-        unpacked=sum(1 for _ in _unpacked(written)),
+        unpacked=len(_unpacked(written)),
     )
 
 
@@ -197,9 +198,10 @@ def _measured(
     write_packed(out, *pack(source.folder, packing, examples, source.seed, source.trust))
     copy_companions(source.folder, out, source.trust)
     tell(f"measuring: {packing.name}")
-    _refuse_unusable(out, packing, source.trust)
-    retained, noise = _survival(source, packing, out)
+    _refuse_unpacked(out, packing, source.trust)
     fidelity = None if answers is None else _compared(answers, out, source)
+    _refuse_no_numbers(out, packing, source.trust, fidelity)
+    retained, noise = _survival(source, packing, out)
     return Measured(packing.name, _nbytes(out), fidelity, retained, noise)
 
 
@@ -223,28 +225,39 @@ def _compared(answers: mx.array, folder: Path, source: _Source) -> Fidelity:
     return compare(answers, _answers(folder, source), source.rows)
 
 
-def _refuse_unusable(folder: Path, packing: Packing, trust: bool) -> None:
-    """Refuse what is not packed at all, or gives no numbers."""
-    written = open_base(folder, trust)
-    if not written.quantized:
+def _refuse_unpacked(folder: Path, packing: Packing, trust: bool) -> None:
+    if not open_base(folder, trust).quantized:
         raise WeightsError(
             f"--group-size: expected groups that the model's layers are made of, got "
             f"{packing.group_size}, and no layer's inputs are a multiple of it; take a smaller one"
         )
-    logits = load_model(folder, trust_remote_code=trust)(mx.arange(_TRIAL_TOKENS)[None])
-    if not mx.all(mx.isfinite(logits)).item():
+
+
+def _refuse_no_numbers(
+    folder: Path, packing: Packing, trust: bool, fidelity: Fidelity | None
+) -> None:
+    if fidelity is None:
+        trial = mx.arange(_TRIAL_TOKENS)[None]
+        logits = load_model(folder, trust_remote_code=trust)(trial)
+        finite = bool(mx.all(mx.isfinite(logits)).item())
+    else:
+        finite = math.isfinite(fidelity.relative_rms)
+    if not finite:
         raise WeightsError(
-            f"{packing.name}: the packed model does not answer with finite numbers; use another "
-            "--method"
+            f"{packing.name}: expected finite numbers for answers, got others from the packed "
+            "model, or already from its source; use another --method"
         )
 
 
-def _unpacked(written: Base) -> Iterator[str]:
+def _unpacked(written: Base) -> list[str]:
     """Matrices of the language model that kept their form."""
-    for spec in written.specs:
-        if spec.name in written.modules and spec.name not in written.quantized:
-            if len(spec.shape) > 1:
-                yield spec.name
+    return [
+        spec.name
+        for spec in written.specs
+        if spec.name in written.modules
+        and spec.name not in written.quantized
+        and len(spec.shape) > 1
+    ]
 
 
 def _nbytes(folder: Path) -> int:

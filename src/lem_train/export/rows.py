@@ -46,14 +46,16 @@ def read_rows_for_export(sources: Sequence[Path], chat: ChatTokenizer) -> Rows:
     halves: tuple[list[tuple[float, Conversation]], ...] = ([], [])
     for at, conversation in _conversations(sources):
         halves[at >= 0.5].append((at, conversation))
-    if not all(halves):
+    chosen = [[row for _, row in sorted(half, key=_first)[:_MOST_ROWS]] for half in halves]
+    rows = Rows(*(tuple(_examples(half, chat)) for half in chosen))
+    if not (rows.calibration and rows.held_out):
         named = ", ".join(map(str, sources))
         raise DataError(
             f"{named}: expected rows of several probes, some to calibrate and others to measure "
-            f"with, got {sum(map(len, halves))} row(s), all on one side; name more rows"
+            f"with, got {len(rows.calibration)} and {len(rows.held_out)} whose answer begins "
+            f"within {_MOST_TOKENS} tokens; name more rows"
         )
-    chosen = [[row for _, row in sorted(half, key=_first)[:_MOST_ROWS]] for half in halves]
-    return Rows(*(tuple(_examples(half, chat)) for half in chosen))
+    return rows
 
 
 def _first(row: tuple[float, Conversation]) -> tuple[float, str]:
