@@ -80,7 +80,7 @@ def load_chat_tokenizer(folder: Path, trust_remote_code: bool = False) -> ChatTo
             for a template that is broken, or takes too long, whatever the row.
     """
     config = read_config(folder)
-    tokenizer = _load_tokenizer(folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     if not tokenizer.chat_template:
         raise WeightsError(
             f"{folder}: expected a chat template (chat_template.jinja), found none; use an "
@@ -125,7 +125,8 @@ def load_chat_tokenizer(folder: Path, trust_remote_code: bool = False) -> ChatTo
     )
 
 
-def _load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """transformers' fast tokenizer of a folder. Raises WeightsError where it has none."""
     from transformers import AutoTokenizer
 
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
