@@ -10,6 +10,7 @@ a token, the best score first, so that a merge's rank becomes its token's score.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,14 @@ _RULES = {
     (_BYTE_LEVEL, False): "gpt-2",
 }
 
+_ODD_SETTINGS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+
 # Tokens whose name alone makes llama.cpp stop.
 _STOPS_BY_NAME = {
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
     "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "[EOT]", "[EOS]", "<eos>",
-    "<|end_of_text|>", "<end_of_utterance>", "<turn|>", "<|tool_response>",
+    "<|end_of_text|>", "<end_of_utterance>", "<turn|>", "<|tool_response>", "<|fim_pad|>",
+    "<|repo_name|>", "<|file_sep|>",
 }  # fmt: skip
 
 
@@ -72,12 +76,14 @@ def tokenizer_section(folder: Path, rows: int) -> TokenizerSection:
     tokenizer = load_tokenizer(folder)
     chat = load_chat_tokenizer(folder)
     pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
-    if pipeline["model"]["type"] != "BPE":
+    model = pipeline["model"]
+    if model["type"] != "BPE" or any(model.get(key) for key in _ODD_SETTINGS):
+        found = {key: model[key] for key in ("type", *_ODD_SETTINGS) if model.get(key)}
         raise WeightsError(
-            f"{folder}: expected a tokenizer of kind BPE, got {pipeline['model']['type']}, which "
-            "llama.cpp would cut into other tokens"
+            f"{folder}: expected a tokenizer of type BPE as Gemma, Llama, Qwen and Mistral have "
+            f"it, got {_shown(found)}, which llama.cpp would cut into other tokens"
         )
-    pieces = bool(pipeline["model"].get("byte_fallback"))
+    pieces = bool(model.get("byte_fallback"))
     way = _sentence_pieces(folder, pipeline) if pieces else _byte_level(folder, pipeline)
     tokens, types = _tokens(folder, tokenizer, pipeline, rows, pieces)
     values = {
@@ -89,7 +95,7 @@ def tokenizer_section(folder: Path, rows: int) -> TokenizerSection:
         **_added_around(tokenizer),
     }
     notes = [*way.notes, *_stripping(pipeline), *_cut_off(pipeline, rows)]
-    notes += _endless(chat, values)
+    notes += _stopping(chat, values)
     section = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
     return TokenizerSection(section | _template(tokenizer), tuple(notes))
 
@@ -100,35 +106,42 @@ def tokenizer_section(folder: Path, rows: int) -> TokenizerSection:
 def _sentence_pieces(folder: Path, pipeline: dict[str, Any]) -> TokenizerSection:
     """SentencePiece's way: spaces become ▁, and no word is cut off before the merges."""
     steps = _steps(pipeline["normalizer"], "normalizers")
-    cuts = _steps(pipeline["pre_tokenizer"], "pretokenizers")
-    notes: tuple[str, ...] = ()
-    prefix = False
-    odd = []
+    steps += _steps(pipeline["pre_tokenizer"], "pretokenizers")
+    spaces = prefix = False
+    notes, odd = [], []
     for step in steps:
-        if step["type"] == "Prepend" and step["prepend"] == "▁":
-            prefix = True
-        elif (step["type"], step.get("pattern"), step.get("content")) != (
-            "Replace", {"String": " "}, "▁",
-        ):  # fmt: skip
-            odd.append(f"normalizer {_shown(step)}")
-    for step in cuts:
-        if step["type"] == "Metaspace" and step["replacement"] == "▁" and not step.get("split"):
-            prefix |= step["prepend_scheme"] == "always"
-            if step["prepend_scheme"] == "first":
-                notes = (_FIRST_SPACE,)
-        elif not (step["type"] == "Split" and step["pattern"] == {"String": " "} and steps):
-            odd.append(f"pre-tokenizer {_shown(step)}")
+        match step:
+            case {"type": "Prepend", "prepend": "▁"}:
+                prefix = True
+            case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
+                spaces = True
+            case {"type": "Metaspace", "replacement": "▁", "split": False, "prepend_scheme": when}:
+                spaces, prefix = True, when == "always"
+                notes += [_PREFIX_NOTES[when]] if when in _PREFIX_NOTES else []
+            case {"type": "Split", "pattern": {"String": " "}}:  # Gemma's: there is none any more
+                pass
+            case _:
+                odd.append(_shown(step))
+    odd += _lacking(pipeline["model"]["vocab"]) + ([] if spaces else ["spaces that stay spaces"])
     if odd:
         raise WeightsError(
-            listing(f"{folder}: tokenizer steps that llama.cpp has no equal to:", odd)
+            listing(f"{folder}: the tokenizer has what llama.cpp has no equal to:", odd, most=20)
         )
-    return TokenizerSection({"model": "llama", "pre": "default", "add_space_prefix": prefix}, notes)
+    values = {"model": "llama", "pre": "default", "add_space_prefix": prefix}
+    return TokenizerSection(values, tuple(notes))
 
 
-_FIRST_SPACE = (
-    "llama.cpp puts no space before the first word of a bare text; in a chat, where a special "
-    "token stands first, both do the same"
-)
+_PREFIX_NOTES = {
+    "first": "llama.cpp puts no space before the first word of a bare text, as this tokenizer "
+    "does; in a chat, where a special token stands first, both do the same",
+    "always": "llama.cpp puts one more space before a text that begins with a space",
+}
+
+
+def _lacking(vocabulary: dict[str, int]) -> list[str]:
+    """llama.cpp would end with an error at the first text that needs such a byte."""
+    missing = [token for byte in range(256) if (token := f"<0x{byte:02X}>") not in vocabulary]
+    return [f"bytes without a token: {', '.join(missing[:5])}"] if missing else []
 
 
 def _byte_level(folder: Path, pipeline: dict[str, Any]) -> TokenizerSection:
@@ -218,7 +231,7 @@ def _tokens(
     if pieces and tokenizer.unk_token_id is not None and tokenizer.unk_token_id < rows:
         types[tokenizer.unk_token_id] = UNKNOWN
     if len(set(tokens)) != rows:
-        twice = sorted({token for token in tokens if tokens.count(token) > 1})
+        twice = sorted(token for token, count in Counter(tokens).items() if count > 1)
         raise WeightsError(listing(f"{folder}: tokens that stand for two ids:", twice, most=20))
     return tokens, types
 
@@ -329,9 +342,13 @@ def _cut_off(pipeline: dict[str, Any], rows: int) -> Iterator[str]:
         )
 
 
-def _endless(chat: ChatTokenizer, values: dict[str, Any]) -> Iterator[str]:
-    """Stops for which llama.cpp has no key left."""
-    named = {values.get(f"{name}_token_id") for name in ("eos", "eot", "eom")}
-    left = [values["tokens"][id_] for id_ in sorted(chat.stop_ids - named)]
-    if missed := [token for token in left if token not in _STOPS_BY_NAME]:
+def _stopping(chat: ChatTokenizer, values: dict[str, Any]) -> Iterator[str]:
+    """Where llama.cpp stops and this model's settings do not, and the other way round."""
+    tokens = values["tokens"]
+    keys = [f"{name}_token_id" for name in ("eos", "eot", "eom")]
+    theirs = {values[key] for key in keys if key in values}
+    theirs |= {id_ for id_, token in enumerate(tokens) if token in _STOPS_BY_NAME}
+    if missed := [tokens[id_] for id_ in sorted(chat.stop_ids - theirs)]:
         yield f"llama.cpp has no room for more stops, and goes on after {', '.join(missed)}"
+    if more := [tokens[id_] for id_ in sorted(theirs - chat.stop_ids)]:
+        yield f"llama.cpp also stops after {', '.join(more)}, because of the name"
