@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 _WRITTEN = """\
 The fox's friend isn't here, nor is he'll-be-there; WE'RE, I'D, y'all've said so.
 Ça va ? Où êtes-vous né, à Orléans ? Dès Noël, l’été déçu.
@@ -26,19 +28,35 @@ e\u0301 against \u00e9; \ufb01 ligature; zero\u200bwidth; soft\u00adhyphen; no\u
 !!!??? ... --- *** ___ ``` ''' \"\"\" ~~~ @@@ ### $$$ %%% ^^^ &&& (((
 aaaaaaaaaaaaaaaaaaaaaaaa bbbb Hahahahaha Mississippi antidisestablishmentarianism
 """
-_SPACES = ["", " ", "  ", "\n", "\n\n\n", "\t", "\r\n", " \n ", "a  b", " a", "a ", "\n\na", "a\n\n"]
-_RUNS = [unit * count for unit in (" ", "\n", "\t", "\r\n", " \n", "\u3000") for count in (3, 8, 33)]
+_SPACES = [
+    "",
+    " ",
+    "  ",
+    "\n",
+    "\n\n\n",
+    "\t",
+    "\r\n",
+    " \n ",
+    "a  b",
+    " a",
+    "a ",
+    "\n\na",
+    "a\n\n",
+]
+_RUNS = [
+    unit * count for unit in (" ", "\n", "\t", "\r\n", " \n", "\u3000") for count in (3, 8, 33)
+]
 
 
 def two_hundred() -> list[str]:
-    """The lines whole, in halves, upside down in order, between spaces, and glued to one another."""
+    """The lines whole, in halves, backwards, between spaces, and glued to one another."""
     lines = _WRITTEN.splitlines()
     made = [*_SPACES, *_RUNS, *lines, "\n".join(lines)]
     made += [line[len(line) // 2 :] for line in lines]
     made += [line.upper() for line in lines]
     made += [f"  {line}   " for line in lines]
     made += [" ".join(reversed(line.split(" "))) for line in lines]
-    made += [one + other for one, other in zip(lines, lines[1:], strict=False)]
+    made += [one + other for one, other in pairwise(lines)]
     made += [f"{one}\n\n{other}" for one, other in zip(lines, lines[5:], strict=False)]
     made += [f"{one}\t{other}" for one, other in zip(lines, lines[9:], strict=False)]
     made += [line.lower().replace(" ", "") for line in lines]
