@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from published import build_published, edit
+from published_tokenizers import build_published, cut_by, edit
 
 from lem_train.errors import WeightsError
 from lem_train.export.gguf.container import read_weights, write_gguf
@@ -23,6 +23,7 @@ from lem_train.export.gguf.tensors import (
     rope_factors,
     to_gguf,
 )
+from lem_train.export.gguf.tokenizer import _TEKKEN
 from lem_train.weights.folder import read_config
 from lem_train.weights.io import load_model, model_dimensions
 from lem_train.weights.quantize import quantize_folder
@@ -242,6 +243,42 @@ def test_lineage_travels(published: Callable[[str], Path], monkeypatch: pytest.M
     assert found["general.name"] == "gentle"
     assert found["lem.fingerprint"] == "f" * 64
     assert found["lem.phases"] == ["ethics"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "change_file", "words"),
+    [
+        ("gemma3", lambda file: _add(file, "<table>"), "<table>: beyond the 4096 rows"),
+        (
+            "gemma3",
+            lambda file: file["added_tokens"][0].update(rstrip=True),
+            "the space around <pad>",
+        ),
+        ("mistral", lambda file: _metaspace(file, "first"), "before the first word of a bare text"),
+        ("mistral", lambda file: _metaspace(file, "always"), "one more space before"),
+        ("llama", lambda file: cut_by(file, _TEKKEN, ignore_merges=True), "combining marks"),
+        ("llama", lambda file: _rename(file, 3000, "</s>"), "also stops after </s>"),
+    ],
+)
+def test_notes(
+    published: Callable[[str], Path], arch: str, change_file: Callable[[Any], None], words: str
+) -> None:
+    folder = published(arch)
+    assert not [note for note in write_gguf(folder, folder / "a.gguf") if words in note]
+    edit(folder, change_file)
+    assert [note for note in write_gguf(folder, folder / "b.gguf") if words in note]
+
+
+def _metaspace(file: dict[str, Any], when: str) -> None:
+    step = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": when, "split": False}
+    file.update(normalizer=None, pre_tokenizer=step)
+
+
+def _rename(file: dict[str, Any], id_: int, text: str) -> None:
+    vocabulary, merges = file["model"]["vocab"], file["model"]["merges"]
+    old = next(token for token, at in vocabulary.items() if at == id_)
+    vocabulary[text] = vocabulary.pop(old)
+    merges[:] = [pair for pair in merges if old not in (*pair, "".join(pair))]
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_process import Llama
-from published import build_published, edit
+from published_tokenizers import build_published, edit
 from texts import two_hundred
 
 from lem_train.data.conversation import Message

@@ -105,8 +105,8 @@ def tokenizer_section(folder: Path, rows: int) -> TokenizerSection:
 
 def _sentence_pieces(folder: Path, pipeline: dict[str, Any]) -> TokenizerSection:
     """SentencePiece's way: spaces become ▁, and no word is cut off before the merges."""
-    steps = _steps(pipeline["normalizer"], "normalizers")
-    steps += _steps(pipeline["pre_tokenizer"], "pretokenizers")
+    normalizers = _steps(pipeline["normalizer"], "normalizers")
+    steps = [*normalizers, *_steps(pipeline["pre_tokenizer"], "pretokenizers")]
     spaces = prefix = False
     notes, odd = [], []
     for step in steps:
@@ -161,8 +161,9 @@ def _byte_level(folder: Path, pipeline: dict[str, Any]) -> TokenizerSection:
             "any other it would cut text into other tokens. A base whose tokenizer llama.cpp knows "
             "can be exported"
         )
-    notes = [_UNICODE_NOTE] if pipeline["normalizer"] is not None else []
+    notes = [_MARKS_NOTE] if name == "tekken" else []
     for step in _steps(pipeline["normalizer"], "normalizers"):
+        notes.append(_UNICODE_NOTE)
         if step["type"] != "NFC":
             raise WeightsError(
                 f"{folder}: expected no normalizer, or NFC, got {_shown(step)}, which llama.cpp "
@@ -172,6 +173,10 @@ def _byte_level(folder: Path, pipeline: dict[str, Any]) -> TokenizerSection:
     return TokenizerSection({"model": "gpt2", "pre": name, "merges": merges}, tuple(notes))
 
 
+_MARKS_NOTE = (
+    "llama.cpp cuts words of scripts with combining marks, Devanagari for one, in other places "
+    "than this tokenizer; measured, in four of a thousand random texts"
+)
 _UNICODE_NOTE = (
     "llama.cpp takes accents as they are written; this tokenizer first composes them with their "
     "letters (NFC), so that text in decomposed form becomes other tokens"
