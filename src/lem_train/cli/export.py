@@ -1,7 +1,9 @@
-"""`lem export`: a model in the forms that others run."""
+"""`lem export`: models and lessons in the forms that others use."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,5 +73,63 @@ def mlx(
         typer.echo(f"lem: {warning}", err=True)
 
 
+@app.command("parquet", no_args_is_help=True)
+def parquet(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", help="Lesson folders, .jsonl rows, .json prompts."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the dataset; by default the folder's.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="ID", help="For instance cc-by-4.0; by default none.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Kernel texts, evaluation prompts: not exported, nor in a row."
+        ),
+    ] = None,
+) -> None:
+    """Write lessons and prompts as a Parquet dataset for the hub.
+
+    Rows are checked first as by lem data check; what must not be published stops it. Several
+    lessons become configs, their files splits; lem.json and a dataset card say what is in them.
+
+    Example: lem export parquet training/ethics --out dataset --against kernel
+    """
+    from ..errors import listing
+    from ..export.lessons import check_parts, find_parts
+    from ..export.parquet import refuse_unwritable, write_dataset
+    from ..report.dataset_card import dataset_card, dataset_lines
+
+    refuse_unwritable(out)
+    parts = find_parts(paths)
+    total = sum(part.path.stat().st_size for part in parts)
+    with _progress("checking", total) as read:
+        checked = check_parts(parts, against or [], read)
+    with _progress("writing", 2 * total) as read:
+        title = name or out.absolute().name
+        written = write_dataset(checked, out, title, licence, dataset_card, read)
+    if checked.habits:
+        title = "lem: written as they are, but look at these:"
+        typer.echo(listing(title, checked.habits, most=20), err=True)
+    typer.echo("\n".join(dataset_lines(written, str(out), checked.report.unchecked)))
+
+
 def _tell(stage: str) -> None:
     typer.echo(stage, err=True)
+
+
+@contextmanager
+def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; what is read is told in bytes."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda count: progress.advance(task, count)

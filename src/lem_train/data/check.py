@@ -19,6 +19,7 @@ from .corpus import Corpus, Item, KernelText, Place, Problem, read_prompts, read
 from .jsonl import contents_sha256
 from .near import Measure, Sketch, near_pairs, normalised, sketch
 from .phrases import runs, span, stock_phrase, words
+from .secrets import secret_in
 
 LEAK = 8  # words in a row that no two texts share by chance
 _LEAST_LEAK = 4  # words of a short text that count within a longer one
@@ -177,6 +178,7 @@ class _Scan:
             return
         self._refuse_id_twice(item)
         self._refuse_kernel(item, spoken)
+        self._refuse_secrets(item)
         if evaluation:
             self._learn_evaluation(item, spoken[0])
         else:
@@ -236,6 +238,11 @@ class _Scan:
             if name := next((name for name in self._axioms if name in line), None):
                 self._say(item, f"the answer names an axiom: {name.strip()!r}")
 
+    def _refuse_secrets(self, item: Item) -> None:
+        for number, content in enumerate(item.contents):
+            if found := secret_in(content):
+                self._say(item, f"messages[{number}] holds what looks like {found}; take it out")
+
     def _learn_evaluation(self, item: Item, prompt: list[str]) -> None:
         self._evaluation.add(prompt, item.place)
 
@@ -276,7 +283,7 @@ class _Scan:
             nearest[j] = max(nearest.get(j, (0.0, 0)), (alike, i))
         for j, (alike, i) in nearest.items():
             message = f"near-duplicate of {places[i]} ({alike:.2f} alike)"
-            self.problems.append(Problem(places[j], message))
+            self.problems.append(Problem(places[j], message, habit=True))
 
     def _text(self, number: int) -> str:
         place, _, text = self._compared[number]
@@ -290,10 +297,10 @@ class _Scan:
             for first, second, *more in self._alike():
                 also = f" and {len(more)} more" if more else ""
                 message = f"opens with the same {OPENING} words as {second}{also}"
-                self.problems.append(Problem(first, message))
+                self.problems.append(Problem(first, message, habit=True))
         if len(self._stock) > allowed:
             for place, phrase in self._stock:
-                self.problems.append(Problem(place, f"stock phrase {phrase!r}"))
+                self.problems.append(Problem(place, f"stock phrase {phrase!r}", habit=True))
 
     def _alike(self) -> list[list[Place]]:
         return [places for places in self._openings.values() if len(places) > 1]

@@ -61,10 +61,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and where."""
+    """What is wrong, and where. A `habit` is about how many rows are written, or how much two are
+    alike: a reason to look, and none to keep the rows back."""
 
     place: Place
     message: str
+    habit: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"

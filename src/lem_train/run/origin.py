@@ -18,7 +18,7 @@ from ..data.phrases import runs, words
 from ..files import write_atomic
 from ..hashing import sha256_bytes, sha256_json
 from ..weights.folder import ORIGIN_FILE
-from .records import RECORD_VERSION, DataFile, PhaseRecord, Record, RunRecord
+from .records import RECORD_VERSION, PhaseRecord, Record, RunRecord
 from .store import read_record, record_bytes
 
 LEAST_RETAINED = 0.95
@@ -89,8 +89,9 @@ class Origin(Record):
 
 
 class DatasetFile(Record):
-    """A file of a dataset folder, and the rows in it."""
+    """A file of a dataset folder, and the rows in it. `config`: what it is loaded by."""
 
+    config: str = "default"
     split: str
     name: str
     rows: int
@@ -98,19 +99,79 @@ class DatasetFile(Record):
     sha256: str
 
 
+class Lengths(Record):
+    """Of rows, or of answers."""
+
+    least: int
+    median: int
+    most: int
+    total: int
+
+
+class DatasetSplit(Record):
+    """A split in numbers. `nbytes`: of its columns in memory; `turns`: messages by role, and
+    `domains`: rows by theirs, up to the first slash; `made_by`: rows by the model that a row says
+    it is from, as `domains` with "–" for those that say nothing."""
+
+    name: str
+    rows: int
+    nbytes: int
+    characters: Lengths
+    words: Lengths
+    answer_words: Lengths | None = None
+    turns: dict[str, int] = Field(default_factory=dict)
+    domains: dict[str, int] = Field(default_factory=dict)
+    made_by: dict[str, int] = Field(default_factory=dict)
+
+
+class DatasetConfig(Record):
+    """What is loaded by one name: splits with the same columns. `features`: the columns as the
+    hub's cards name them; `json_text`: those of them that hold JSON, since rows differ in form."""
+
+    name: str
+    kind: Literal["rows", "prompts"]
+    features: tuple[dict[str, Any], ...]
+    json_text: tuple[str, ...] = ()
+    splits: tuple[DatasetSplit, ...]
+
+
+class DatasetChecks(Record):
+    """What the rows were held against, and passed. `kernel_texts`: how many; `judged_by`: prompts
+    that models are judged by; `similarity`: from which two rows are near-duplicates; `habits`: what
+    was told, and keeps no rows back."""
+
+    kernel_texts: int
+    judged_by: int
+    similarity: float
+    habits: int
+
+
+class SourceFile(Record):
+    """A file that rows or prompts were read from."""
+
+    config: str
+    split: str
+    name: str
+    sha256: str
+
+
 class DatasetOrigin(Record):
-    """What a dataset folder was made of. `sources`: the JSONL files, as split and sha256."""
+    """What a dataset folder was made of. `licence`: as its maker gave it, None for not at all."""
 
     record_version: Literal[3] = RECORD_VERSION
     kind: Literal["dataset"] = "dataset"
     name: str
+    licence: str | None = None
     files: tuple[DatasetFile, ...] = Field(min_length=1)
-    sources: tuple[DataFile, ...]
+    sources: tuple[SourceFile, ...]
+    configs: tuple[DatasetConfig, ...] = ()
+    checks: DatasetChecks | None = None
+    lem_train: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Of the rows as they are in the files."""
-        return sha256_json([[file.split, file.sha256] for file in self.files])
+        return sha256_json([[file.config, file.split, file.sha256] for file in self.files])
 
 
 def kernel_marks(kernel: Kernel | None) -> tuple[str, ...]:
