@@ -20,6 +20,7 @@ _MESSAGES: Form = ({"role": TEXT, "content": TEXT},)
 _FIRST: dict[str, dict[str, Form]] = {"rows": {"messages": _MESSAGES}, "prompts": {"prompt": TEXT}}
 _THEN = ("id", "domain", "probe")
 _NOBODY = "–"
+_DIGITS = 12  # of a model's sha256: two of one name are told apart
 _MOST_COLUMNS = 200
 
 
@@ -70,12 +71,15 @@ class _Count:
         self._characters: list[int] = []
         self._turns: Counter[str] = Counter()
         self._made_by: Counter[str] = Counter()
+        self._asked_by: Counter[str] = Counter()
 
     def add(self, row: Columns) -> None:
         turns = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
         self._characters.append(sum(len(turn["content"]) for turn in turns))
         self._turns.update(turn["role"] for turn in turns)
         self._made_by[_maker(row)] += 1
+        if asker := _asker(row):
+            self._asked_by[asker] += 1
 
     def split(self, part: Part, figures: FileFigures) -> DatasetSplit:
         if len(self._characters) != figures.rows:
@@ -90,6 +94,7 @@ class _Count:
             turns=dict(self._turns),
             domains=dict(Counter(figures.domains).most_common()),
             made_by=dict(self._made_by.most_common()),
+            asked_by=dict(self._asked_by.most_common()),
         )
 
 
@@ -105,9 +110,22 @@ def _lengths(values: Sequence[int]) -> Lengths:
 
 def _maker(row: Columns) -> str:
     """The model that a row says wrote its answer, or a prompt that it wrote the prompt."""
-    distilled = row.get("distilled")
-    maker = distilled.get("teacher") if isinstance(distilled, dict) else row.get("generated_by")
-    return maker if isinstance(maker, str) and maker else _NOBODY
+    own = row.get("distilled")
+    if not isinstance(own, dict):
+        return _text(row.get("generated_by")) or _NOBODY
+    sha256 = _text(own.get("teacher_sha256"))
+    name = _text(own.get("teacher")) or _NOBODY
+    return f"{name} ({sha256[:_DIGITS]})" if sha256 else name
+
+
+def _asker(row: Columns) -> str:
+    """The model that a row says wrote its prompt, or nothing."""
+    own = row.get("distilled")
+    return _text(own.get("prompt_generated_by")) if isinstance(own, dict) else ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _join(forms: dict[str, Form], row: Columns, part: Part) -> None:

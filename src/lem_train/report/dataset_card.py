@@ -21,6 +21,8 @@ _SIZES = (
     (10_000_000, "1M<n<10M"),
 )  # fmt: skip
 _MOST_DOMAINS = 40
+_MOST_TYPE = 200  # signs; the metadata above has all of it
+_UNFOLDED = 1 << 30
 _NOBODY = "–"
 
 _FIELDS = {
@@ -123,11 +125,24 @@ with open("{file}.jsonl", "w", encoding="utf-8") as file:
 """
 
 
+class _OneLine(yaml.SafeDumper):
+    """Texts on one line each: a line of three dashes within a name would end the metadata."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_OneLine.add_representer(str, _OneLine.represent_str)
+
+
 def dataset_card(record: DatasetOrigin) -> str:
     """The README.md of a dataset folder, with the metadata by which the hub finds its splits."""
     first = record.configs[0]
     lone = len(record.configs) == 1
-    front = yaml.safe_dump(_front(record), sort_keys=False, allow_unicode=True, width=100)
+    front = yaml.dump(
+        _front(record), Dumper=_OneLine, sort_keys=False, allow_unicode=True, width=_UNFOLDED
+    )
     body = _BODY.format(
         title=plain(record.name),
         what=_what(record),
@@ -250,7 +265,7 @@ def _fields(record: DatasetOrigin) -> str:
             if name in config.json_text:
                 about += "; what differs in form from row to row is JSON text"
             of = [] if len(record.configs) == 1 else [config.name]
-            rows.append([*of, code(name), code(_type(feature), 400), about])
+            rows.append([*of, code(name), code(_type(feature), _MOST_TYPE), about])
     head = ["field", "type", "what it is"]
     return table(head if len(record.configs) == 1 else ["config", *head], rows)
 
@@ -288,6 +303,11 @@ def _made(record: DatasetOrigin) -> str:
                 lines.append(f"- {counted(count, noun)} name no model that wrote the {part}")
             else:
                 lines.append(f"- {counted(count, noun)}: the {part} written by {plain(maker)}")
+    asked: Counter[str] = Counter()
+    for _, split in _all(record):
+        asked.update(split.asked_by)
+    for maker, count in asked.most_common():
+        lines.append(f"- {counted(count, 'row')}: the prompt written by {plain(maker)}")
     return "\n".join(lines)
 
 

@@ -111,7 +111,8 @@ class Lengths(Record):
 class DatasetSplit(Record):
     """A split in numbers. `nbytes`: of its columns in memory; `turns`: messages by role, and
     `domains`: rows by theirs, up to the first slash; `made_by`: rows by the model that a row says
-    it is from, as `domains` with "–" for those that say nothing."""
+    wrote its answer (of prompts: wrote it), both with "–" for those that say nothing; `asked_by`:
+    rows by the model that wrote their prompt, where one did."""
 
     name: str
     rows: int
@@ -122,6 +123,7 @@ class DatasetSplit(Record):
     turns: dict[str, int] = Field(default_factory=dict)
     domains: dict[str, int] = Field(default_factory=dict)
     made_by: dict[str, int] = Field(default_factory=dict)
+    asked_by: dict[str, int] = Field(default_factory=dict)
 
 
 class DatasetConfig(Record):
