@@ -311,7 +311,11 @@ def refusals() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "a key in an answer", row(2, completion=f"Use {TOKEN} there."), "a Hugging Face token"
     yield "a key in a note", row(2, env={"token": [TOKEN]}), '"env": holds what looks like'
     yield "a key as a name", row(2, env={TOKEN: 1}), '"env": holds what looks like'
-    yield "a path in a note", row(2, source="/home/jo/rows.txt"), '"source": holds a path'
+    yield (
+        "a path in a note",
+        row(2, source="/home/jo/rows.txt"),
+        '"source": holds what looks like a path of a machine',
+    )
     yield "an exact copy", row(1) | {"id": "r2"}, "exact duplicate of"
     yield "an id twice", row(2) | {"id": "r1"}, "id r1 stands at"
     yield "no answer", {"prompt": "Why?"}, "found only prompt"

@@ -49,8 +49,8 @@ def check(
 ) -> None:
     """Say with file:line what is wrong; exit 1 if anything is.
 
-    Form and roles, duplicates and near-duplicates, ids, prompts that models are judged by or kernel
-    text in a row, a probe in both splits, answers that open alike, stock phrases; then the figures.
+    Form and roles, duplicates and near-duplicates, ids, keys, prompts that models are judged by or
+    kernel text in a row, a probe in both splits, answers that open alike, stock phrases; figures.
 
     Example: lem data check training seeds kernel
     """

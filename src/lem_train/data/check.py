@@ -17,9 +17,9 @@ import numpy as np
 from ..errors import DataError, listing
 from .corpus import Corpus, Item, KernelText, Place, Problem, read_prompts, read_row_at, read_rows
 from .jsonl import contents_sha256
+from .leaks import secret_in
 from .near import Measure, Sketch, near_pairs, normalised, sketch
 from .phrases import runs, span, stock_phrase, words
-from .secrets import secret_in
 
 LEAK = 8  # words in a row that no two texts share by chance
 _LEAST_LEAK = 4  # words of a short text that count within a longer one

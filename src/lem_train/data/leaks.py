@@ -36,15 +36,27 @@ _WITHIN = re.compile(r"[\w.~/-]")  # before a path that is the end of another, o
 
 def leaks(text: str) -> Iterator[tuple[int, str]]:
     """Line and words for everything in a text that must not be published, from its beginning on."""
-    found = [(m.start(), name) for name, form in _SECRETS.items() for m in form.finditer(text)]
-    found += [
-        (match.start(), f"a path of a machine, {match[0].lstrip(':')}")
-        for form in _PATHS
-        for match in form.finditer(text)
-        if match[0].startswith(":") or _begins(text, match.start())
-    ]
-    for start, words in sorted(found):
+    paths = ((start, f"a path of a machine, {path}") for start, path in _paths(text))
+    for start, words in sorted([*_secrets(text), *paths]):
         yield text.count("\n", 0, start) + 1, words
+
+
+def secret_in(text: str) -> str | None:
+    """What the first key or password in a text is; a path may well be what a text is about."""
+    return next((name for _, name in _secrets(text)), None)
+
+
+def _secrets(text: str) -> Iterator[tuple[int, str]]:
+    for name, form in _SECRETS.items():
+        for match in form.finditer(text):
+            yield match.start(), name
+
+
+def _paths(text: str) -> Iterator[tuple[int, str]]:
+    for form in _PATHS:
+        for match in form.finditer(text):
+            if match[0].startswith(":") or _begins(text, match.start()):
+                yield match.start(), match[0].lstrip(":")
 
 
 def _begins(text: str, start: int) -> bool:

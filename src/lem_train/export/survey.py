@@ -9,8 +9,8 @@ from typing import Any
 
 from ..data.check import LEAK, FileFigures
 from ..data.jsonl import short
+from ..data.leaks import leaks
 from ..data.phrases import runs, words
-from ..data.secrets import private_path_in, secret_in
 from ..errors import DataError, listing
 from ..run.origin import DatasetSplit, Lengths
 from .columns import TEXT, Form, both, form_of, settled
@@ -159,10 +159,8 @@ def _faults(row: Columns, kernel: set[str]) -> Iterator[str]:
 def _fault(text: str, kernel: set[str]) -> str | None:
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         return "expected text, got half of a surrogate pair"
-    if found := secret_in(text):
-        return f"holds what looks like {found}; take it out"
-    if found := private_path_in(text):
-        return f"holds a path of somebody's own, {short(found)}; take it out"
+    if found := next(leaks(text), None):
+        return f"holds what looks like {found[1]}; take it out"
     if kernel and (leaked := min(runs(words(text), LEAK) & kernel, default=None)):
         return f"leaks the kernel: {leaked!r}"
     return None
