@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lem_train.data.leaks import leaks, secret_in
+from lem_train.data.leaks import key_in, leaks
 
 KEYS = [
     ("a private key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
@@ -16,16 +16,24 @@ KEYS = [
     ("an AWS key", "AKIA" + "ABCD1234" * 2),
     ("a Google key", "AIza" + "a-_B5" * 7),
     ("a Slack token", "xoxb-" + "123456789012-abc"),
+    ("a Stripe key", "sk_live_" + "a1" * 12),
+    ("an npm token", "npm_" + "a1B2" * 9),
+    ("a signed web token", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.SflKxwRJSMeKKF2"),
     ("an address with a password", "postgres://jo:hunter2@db.example.org/rows"),
-    ("a key or password", "api_key = 0f1e2d3c4b5a69788796"),
 ]
+SETTING = "api_key = 0f1e2d3c4b5a69788796"
 
 
 @pytest.mark.parametrize(("kind", "key"), KEYS)
 def test_a_key_is_named_by_its_kind_and_line_and_not_told(kind: str, key: str) -> None:
     text = f"Put this into the file:\n{key} , will you?"
-    assert secret_in(text) == kind
+    assert key_in(text) == kind
     assert list(leaks(text)) == [(2, kind)]
+
+
+def test_a_row_may_talk_of_a_setting_and_what_is_published_may_hold_none() -> None:
+    assert key_in(SETTING) is None
+    assert list(leaks(SETTING)) == [(1, "a key or password")]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,7 @@ def test_a_key_is_named_by_its_kind_and_line_and_not_told(kind: str, key: str) -
     ],
 )
 def test_talk_about_keys_is_none(text: str) -> None:
-    assert secret_in(text) is None
+    assert key_in(text) is None
     assert list(leaks(text)) == []
 
 
@@ -48,4 +56,4 @@ def test_talk_about_keys_is_none(text: str) -> None:
 def test_a_path_of_a_machine_is_no_key_but_a_leak(path: str) -> None:
     text = f"one\ntwo, from {path} of today"
     assert list(leaks(text)) == [(2, f"a path of a machine, {path}")]
-    assert secret_in(text) is None
+    assert key_in(text) is None

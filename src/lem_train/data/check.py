@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DataError, listing
 from .corpus import Corpus, Item, KernelText, Place, Problem, read_prompts, read_row_at, read_rows
 from .jsonl import contents_sha256
-from .leaks import secret_in
+from .leaks import key_in
 from .near import Measure, Sketch, near_pairs, normalised, sketch
 from .phrases import runs, span, stock_phrase, words
 
@@ -240,7 +240,7 @@ class _Scan:
 
     def _refuse_secrets(self, item: Item) -> None:
         for number, content in enumerate(item.contents):
-            if found := secret_in(content):
+            if found := key_in(content):
                 self._say(item, f"messages[{number}] holds what looks like {found}; take it out")
 
     def _learn_evaluation(self, item: Item, prompt: list[str]) -> None:

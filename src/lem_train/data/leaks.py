@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # Each is named by what it is: the value itself is never told. Most begin with fixed letters,
 # or a tokenizer's 30 MB would take long.
-_SECRETS = {
+_KEYS = {
     name: re.compile(pattern)
     for name, pattern in {
         "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY",
@@ -18,14 +18,19 @@ _SECRETS = {
         "a GitLab token": r"glpat-[\w-]{20,}",
         "a Slack token": r"xox[abprs]-[A-Za-z0-9-]{10,}",
         "a Google key": r"AIza[\w-]{35}",
+        "a Stripe key": r"[rs]k_live_[A-Za-z0-9]{16,}",
+        "an npm token": r"npm_[A-Za-z0-9]{36}\b",
+        "a signed web token": r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
         "an address with a password": r"://[^\s/:@\"']+:[^\s/:@\"']+@",
-        "a key or password": (
-            r"(?i:(?:api|secret|access|auth)[_-]?(?:key|token)|passw(?:or)?d)"
-            r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
-            r"(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{16,}"
-        ),
     }.items()
 }
+# A setting's name and what may be its value. It is not for rows, which may talk of passwords, and
+# takes as long as all the others together three times.
+_SETTING = re.compile(
+    r"(?i:(?:api|secret|access|auth)[_-]?(?:key|token)|passw(?:or)?d)"
+    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+    r"(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{16,}"
+)
 _END = r"[^\s\"'<>|:;,()\[\]{}`\\/]+"
 _PATHS = (
     re.compile(rf"/(?:Users|home|root|tmp|private|Volumes|var/folders|var/tmp)/{_END}(?:/{_END})*"),
@@ -36,18 +41,19 @@ _WITHIN = re.compile(r"[\w.~/-]")  # before a path that is the end of another, o
 
 def leaks(text: str) -> Iterator[tuple[int, str]]:
     """Line and words for everything in a text that must not be published, from its beginning on."""
+    settings = ((match.start(), "a key or password") for match in _SETTING.finditer(text))
     paths = ((start, f"a path of a machine, {path}") for start, path in _paths(text))
-    for start, words in sorted([*_secrets(text), *paths]):
+    for start, words in sorted([*_keys(text), *settings, *paths]):
         yield text.count("\n", 0, start) + 1, words
 
 
-def secret_in(text: str) -> str | None:
-    """What the first key or password in a text is; a path may well be what a text is about."""
-    return next((name for _, name in _secrets(text)), None)
+def key_in(text: str) -> str | None:
+    """What the first key in a text is, known by its form; None without one."""
+    return next((name for _, name in _keys(text)), None)
 
 
-def _secrets(text: str) -> Iterator[tuple[int, str]]:
-    for name, form in _SECRETS.items():
+def _keys(text: str) -> Iterator[tuple[int, str]]:
+    for name, form in _KEYS.items():
         for match in form.finditer(text):
             yield match.start(), name
 
