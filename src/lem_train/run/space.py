@@ -65,14 +65,20 @@ def adapter_bytes(layers: Sequence[Mapping[str, tuple[int, int]]], lora: LoraCon
     )
 
 
-def refuse_without_room(folder: Path, needed: int, what: str) -> None:
-    """Raise RunError where the disk of `folder` has less than `needed` bytes left for `what`."""
+_ANOTHER_DISK = "name a folder on another disk with --run. The same command then goes on"
+
+
+def refuse_without_room(folder: Path, needed: int, what: str, instead: str = _ANOTHER_DISK) -> None:
+    """Raise RunError where the disk of `folder` has less than `needed` bytes left for `what`.
+
+    Args:
+        instead: what one may do but make room.
+    """
     free = free_bytes(folder)
     if free < needed:
         raise RunError(
             f"{folder}: expected {_size(needed)} of free disk space for {what}, found "
-            f"{_size(free)}; make room, or name a folder on another disk with --run. The same "
-            "command then goes on"
+            f"{_size(free)}; make room, or {instead}"
         )
 
 
