@@ -50,6 +50,17 @@ def run_phases(ctx: typer.Context) -> list[str]:
     return [record.parent.name.partition("-")[2] for record in records]
 
 
+def gguf_types(incomplete: str) -> list[str]:
+    """Types of GGUF files, after those that stand before a comma."""
+    from ..export.gguf.types import NAMES
+
+    before = incomplete[: incomplete.rfind(",") + 1]
+    chosen = before.upper().split(",")
+    return [
+        f"{before}{name}" for name in (*NAMES, *([] if before else ["all"])) if name not in chosen
+    ]
+
+
 def _earlier(ctx: typer.Context, name: str) -> Path | None:
     """The line's positional argument: typer leaves it unparsed before an option that has no value
     yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,30 +15,67 @@ from .train import TrustOption
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write GGUF, packed MLX or Parquet files.\n\n"
-    "Example: lem export mlx runs/smoke --out packed --bits 8",
+    help="Write models and lessons in the forms that others use.\n\n"
+    "Example: lem export gguf runs/smoke --out gguf",
 )
 
 ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        help="A run folder, or a model folder.",
+        help="A model folder, or a run: its final model.",
         autocompletion=complete.run_folders,
     ),
 ]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")]
 RowsOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--rows", metavar="PATH", help="JSONL files or runs; by default the run's own rows."
+        "--rows",
+        metavar="PATH",
+        help="Rows to calibrate and to measure with: JSONL, or a run. By default a run's own.",
     ),
 ]
+
+
+@app.command("gguf", no_args_is_help=True)
+def gguf(
+    model: ModelArgument,
+    out: OutOption,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="all, or e.g. IQ4_XS,Q6_K; by default Q4_K_M,Q5_K_M,Q8_0.",
+            autocompletion=complete.gguf_types,
+        ),
+    ] = None,
+    rows: RowsOption = None,
+) -> None:
+    """Write GGUF files for llama.cpp, Ollama and LM Studio.
+
+    Tells how far each is from its source. llama.cpp packs the weights: `brew install llama.cpp`, or
+    `uv sync --extra llama`.
+
+    Example: lem export gguf runs/smoke --out gguf --types Q4_K_M,Q8_0
+    """
+    from ..export.gguf.types import parse_types
+
+    kinds = parse_types(types)
+    from ..export.gguf.export import export_gguf
+    from ..report.card import model_card
+    from ..report.export import gguf_lines
+    from ..run.interrupt import Interrupts
+
+    with Interrupts().armed(), telling() as tell:
+        done = export_gguf(model, out, kinds, rows or [], model_card, tell)
+    typer.echo("\n".join(gguf_lines(out, done)))
 
 
 @app.command("mlx", no_args_is_help=True)
 def mlx(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")],
+    out: OutOption,
     bits: Annotated[Literal["4", "6", "8"], typer.Option(metavar="[4|6|8]", help="Bits a weight.")],
     group_size: Annotated[
         Literal["32", "64", "128"],
@@ -61,7 +98,8 @@ def mlx(
     from ..report.packed import packed_lines, packed_warnings
 
     packing = Packing(int(bits), int(group_size), method)
-    done = export_packed(model, out, packing, rows or (), model_card, _tell, trust_remote_code)
+    with telling() as tell:
+        done = export_packed(model, out, packing, rows or (), model_card, tell, trust_remote_code)
     typer.echo("\n".join(packed_lines(out, done)))
     if done.left_out:
         typer.echo(
@@ -79,7 +117,7 @@ def parquet(
         list[Path],
         typer.Argument(metavar="PATH", help="Lesson folders, .jsonl rows, .json prompts."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder.")],
+    out: OutOption,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the dataset; by default the folder's.")
     ] = None,
@@ -119,8 +157,23 @@ def parquet(
     typer.echo("\n".join(dataset_lines(written, str(out), checked.report.unchecked)))
 
 
-def _tell(stage: str) -> None:
-    typer.echo(stage, err=True)
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Tell on stderr what begins: in place on a terminal, else a line each. Where nobody reads that
+    any more, the work goes on."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("reading") as status:
+            yield status.update
+        return
+
+    def line(text: str) -> None:
+        with suppress(OSError):
+            typer.echo(text, err=True)
+
+    yield line
 
 
 @contextmanager

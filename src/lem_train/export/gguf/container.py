@@ -47,7 +47,7 @@ def write_gguf(folder: Path, path: Path) -> tuple[str, ...]:
         WeightsError: `path` exists; a packed model; an architecture, a setting or a tokenizer that
             llama.cpp has no equal to; the package `gguf` is not installed.
     """
-    gguf = _gguf()
+    gguf = gguf_package()
     if path.exists() or path.is_symlink():
         raise WeightsError(f"{path}: expected a new file; nothing is overwritten")
     config = read_config(folder)
@@ -78,7 +78,7 @@ def read_weights(path: Path, config: Config) -> dict[str, mx.array]:
     Raises:
         WeightsError: no GGUF file, or one that holds what is no parameter of this model.
     """
-    gguf = _gguf()
+    gguf = gguf_package()
     kind = architecture(config)
     args = model_dimensions(config)
     try:
@@ -97,7 +97,7 @@ def read_weights(path: Path, config: Config) -> dict[str, mx.array]:
     return weights
 
 
-def _gguf() -> Any:
+def gguf_package() -> Any:
     """The package, whose own log is silenced."""
     try:
         import gguf
