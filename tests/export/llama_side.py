@@ -84,9 +84,9 @@ def facts(vocab: Any) -> dict[str, Any]:
 def main() -> None:
     path = sys.argv[1]
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-    model = llama_cpp.llama_model_load_from_file(
-        path.encode(), llama_cpp.llama_model_default_params()
-    )
+    params = llama_cpp.llama_model_default_params()
+    params.use_extra_bufts = False  # weights packed anew for AMX crash it, where that is built in
+    model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     assert model, f"llama.cpp does not load {path}"
     vocab = llama_cpp.llama_model_get_vocab(model)
     for line in sys.stdin:

@@ -48,8 +48,8 @@ def find_quantiser() -> Quantiser:
     raise WeightsError(
         f"packing weights needs llama.cpp; expected {_PROGRAM} on PATH, or the Python package "
         f"{_PACKAGE}, found neither. Get one of them: `brew install llama.cpp`, or `uv sync "
-        '--extra llama`, which compiles (with CMAKE_ARGS="-DGGML_NATIVE=OFF" before it on processors with '
-        "AMX, where it would crash); --types BF16 needs neither"
+        '--extra llama`, which compiles (with CMAKE_ARGS="-DGGML_NATIVE=OFF" before it on '
+        "processors with AMX, where it would crash); --types BF16 needs neither"
     )
 
 
