@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lem_train.data.kernel import Kernel
+from lem_train.export import parquet
+from lem_train.export.lessons import check_parts, find_parts
 from lem_train.hashing import sha256_file
 from lem_train.report.card import model_card
-from lem_train.run.origin import DatasetFile, DatasetOrigin, Origin, kernel_marks, write_origin
+from lem_train.report.dataset_card import dataset_card
+from lem_train.run.origin import Origin, kernel_marks, write_origin
 from lem_train.run.records import Losses, PhaseInputs, PhaseRecord, RowCounts, RunRecord, Versions
 from lem_train.weights.receipt import FuseReceipt
 
@@ -113,12 +116,12 @@ def write_model(
 
 
 def write_dataset(folder: Path) -> Path:
-    (folder / "data").mkdir(parents=True)
-    name = "data/train-00000-of-00001.parquet"
-    (folder / name).write_bytes(b"PAR1" + bytes(5000) + b"PAR1")
-    file = DatasetFile(
-        split="train", name=name, rows=3, nbytes=5008, sha256=sha256_file(folder / name)
+    """A lesson of three rows, as `lem export parquet` writes it."""
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is number {n}."} for n in range(3)]
+    source = folder.parent / "lesson"
+    source.mkdir(parents=True)
+    (source / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_dataset(
+        check_parts(find_parts([source]), []), folder, "lesson", "eupl-1.2", dataset_card
     )
-    write_origin(folder, DatasetOrigin(name="lesson", files=(file,), sources=()))
-    (folder / "README.md").write_text("---\nlicense: eupl-1.2\n---\n\n# lesson\n")
     return folder

@@ -408,7 +408,7 @@ def test_an_end_on_the_way_leaves_nothing(
     def stop(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(packed, "write_origin", stop)
+    monkeypatch.setattr(packed, "write_with_card", stop)
     with pytest.raises(error):
         export(run, tmp_path / "packed", Packing(4))
     assert list(tmp_path.iterdir()) == []

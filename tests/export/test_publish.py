@@ -27,8 +27,7 @@ from lem_train.export.publish import (
     refuse,
 )
 from lem_train.hashing import sha256_file
-from lem_train.report.card import model_card
-from lem_train.report.publish import proposal_json, proposal_lines
+from lem_train.report.publish import card_of, proposal_json, proposal_lines
 from lem_train.run.origin import Exported
 from lem_train.run.records import PhaseInputs, Verdict
 
@@ -37,7 +36,7 @@ HEAD = "a" * 40
 
 
 def look_into(folder: Path) -> Publication:
-    return examine(folder, model_card)
+    return examine(folder, card_of)
 
 
 @pytest.fixture
@@ -74,6 +73,7 @@ def test_a_dataset_is_known_by_its_record(tmp_path: Path) -> None:
     publication = look_into(write_dataset(tmp_path / "rows"))
     assert (publication.kind, publication.problems) == ("dataset", ())
     assert "data/train-00000-of-00001.parquet" in [file.name for file in publication.files]
+    assert not publication.by_hand
 
 
 Spoil = Callable[[Path], object]

@@ -470,7 +470,6 @@ def test_weights_that_were_scored_say_nothing_else() -> None:
         ({"exports": exported("gguf", "Q4_K_M", "BF16")}, "gguf", "quantized"),
         ({"exports": exported("gguf", "BF16")}, "gguf", "finetune"),
         ({"exports": exported("mlx", "4-bit dwq"), "bits": 4}, "mlx", "quantized"),
-        ({"exports": exported("peft", "rank 24")}, "peft", "adapter"),
     ],
 )
 def test_library_and_relation_to_the_base(
@@ -522,8 +521,6 @@ def test_the_commands_fit_the_files() -> None:
     gguf = model_card(full(exports=exported("gguf", "BF16", "Q4_K_M")))
     assert "llama-cli -m whole-Q4_K_M.gguf" in gguf and "FROM ./whole-Q4_K_M.gguf" in gguf
     assert "mlx_lm" not in gguf
-    peft = model_card(full(exports=exported("peft", "rank 24")))
-    assert f'from_pretrained("google/gemma-3-1b-it", revision="{"c" * 40}")' in peft
 
 
 def test_the_kernel_is_spoken_of_only_where_there_was_one() -> None:
@@ -542,8 +539,10 @@ def test_the_fuse_is_told_as_it_was_done() -> None:
     assert told in model_card(scaled)
     told = "--out model\nlem export gguf model --out files --types Q4_K_M,BF16\n"
     assert told in model_card(full(exports=exported("gguf", "Q4_K_M", "BF16")))
-    told = "--out model\nlem export mlx model --out packed --bits 4\n"
-    assert told in model_card(full(exports=exported("mlx", "4-bit rtn"), bits=4))
+    (packed,) = exported("mlx", "4-bit rtn")
+    packed = packed.model_copy(update={"options": "--bits 4 --method rtn; $(rm)"})
+    told = "--out model\nlem export mlx runs/whole --out packed --bits 4 --method\n"
+    assert told in model_card(full(exports=(packed,), bits=4))
 
 
 def test_an_export_is_told_by_its_size_and_fidelity() -> None:

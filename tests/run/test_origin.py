@@ -15,8 +15,6 @@ from lem_train.errors import RunError
 from lem_train.run.base import base_identity
 from lem_train.run.fuse import fuse_run
 from lem_train.run.origin import (
-    DatasetFile,
-    DatasetOrigin,
     Origin,
     kernel_marks,
     read_origin,
@@ -58,12 +56,12 @@ def test_no_path_of_the_machine_is_in_it(finished: Path, model: Path) -> None:
     assert "ethics/train.jsonl" in text
 
 
-def test_a_drive_or_a_relative_path_is_no_absolute_one(tmp_path: Path) -> None:
-    file = DatasetFile(split="train", name="data/a.parquet", rows=1, nbytes=9, sha256="a" * 64)
-    record = DatasetOrigin(name="/home/someone/golden set", files=(file,), sources=())
-    write_origin(tmp_path, record)
-    fields = json.loads((tmp_path / "lem.json").read_text())
-    assert (fields["name"], fields["files"][0]["name"]) == ("someone/golden set", "data/a.parquet")
+def test_what_is_written_is_what_is_returned(model: Path, tmp_path: Path) -> None:
+    origin = written(model)
+    run = origin.run.model_copy(update={"name": "/home/someone/golden set"})
+    returned = write_origin(tmp_path, origin.model_copy(update={"run": run}))
+    assert returned == written(tmp_path)
+    assert returned.run.name == "someone/golden set"
 
 
 def test_the_kernel_is_found_in_a_text_and_cannot_be_read_from_the_record(

@@ -47,12 +47,11 @@ def command(
     """
     from ..export.hub import send
     from ..export.publish import check_repo, compare, examine, refuse
-    from ..report.card import model_card
     from ..report.log import encodable
-    from ..report.publish import proposal_json, proposal_lines, published_line
+    from ..report.publish import card_of, proposal_json, proposal_lines, published_line
 
     check_repo(to)
-    publication = examine(folder, model_card, _hashed)
+    publication = examine(folder, card_of, _hashed)
     if not dry_run:
         refuse(compare(publication, to, public, None))
     remote, unasked = _look(publication, to, dry_run)

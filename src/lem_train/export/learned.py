@@ -50,6 +50,11 @@ class Packing:
         """For tables and records."""
         return f"{self.bits}-bit {self.method}"
 
+    @property
+    def options(self) -> str:
+        """As they are typed."""
+        return f"--bits {self.bits} --group-size {self.group_size} --method {self.method}"
+
 
 def check_packing(packing: Packing) -> None:
     """Raise ConfigError for what the method cannot do with any model."""

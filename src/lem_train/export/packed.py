@@ -11,10 +11,10 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import ConfigError, WeightsError
-from ..files import move_folder, remove, write
+from ..files import move_folder, remove
 from ..hashing import sha256_file
 from ..run.fuse import begin_target, fuse_run, new_target, open_lineage
-from ..run.origin import Exported, Fidelity, Origin, read_origin, write_origin
+from ..run.origin import Exported, Fidelity, Origin, read_origin, write_with_card
 from ..run.store import read_begun
 from ..weights.base import Base, open_base
 from ..weights.chat import load_chat_tokenizer
@@ -278,6 +278,7 @@ def _complete(
     export = Exported(
         format="mlx",
         type=packing.name,
+        options=packing.options,
         files={file.name: sha256_file(file) for file in weight_files(out)},
         nbytes=packed.nbytes,
         fidelity=packed.fidelity,
@@ -293,5 +294,4 @@ def _complete(
             "exports": (*source.origin.exports, export),
         }
     )
-    write_origin(out, origin)
-    write(out / "README.md", card(origin).encode())
+    write_with_card(out, origin, card)

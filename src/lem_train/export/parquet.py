@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import DataError
-from ..files import in_the_way, move_folder, partial_folder, remove, write
+from ..files import in_the_way, move_folder, partial_folder, remove
 from ..hashing import sha256_file
 from ..run.origin import (
     DatasetChecks,
@@ -26,7 +26,7 @@ from ..run.origin import (
     DatasetOrigin,
     DatasetSplit,
     SourceFile,
-    write_origin,
+    write_with_card,
 )
 from .columns import ANY, REAL, TEXT, TRUTH, WHOLE, Form, feature, fitted, holds_json
 from .lessons import SIMILARITY, Checked, Columns, Part, changed, read_columns
@@ -102,8 +102,7 @@ def write_dataset(
             checks=_checks(checked),
             lem_train=__version__,
         )
-        write_origin(partial, origin)
-        write(partial / "README.md", card(origin).encode())
+        write_with_card(partial, origin, card)
         move_folder(partial, target)
     finally:
         remove(partial)

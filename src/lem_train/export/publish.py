@@ -132,11 +132,13 @@ def check_repo(repo: str) -> None:
 
 
 def examine(
-    folder: Path, card: Callable[[Origin], str], tell: Callable[[File], None] = lambda _: None
+    folder: Path,
+    card: Callable[[Origin | DatasetOrigin], str],
+    tell: Callable[[File], None] = lambda _: None,
 ) -> Publication:
     """Every file of a folder that lem wrote, hashed and looked into; `tell` hears of each one.
 
-    card: what lem writes as README.md of a model; another text is taken to be somebody's own.
+    card: what lem writes as README.md; another text is taken to be somebody's own.
 
     Raises:
         PublishError: no folder that lem wrote.
@@ -425,11 +427,13 @@ def _notices(origin: Origin | DatasetOrigin, publication: Publication) -> Iterat
         yield f"left out: {', '.join(publication.left_out)}"
 
 
-def _by_hand(origin: Origin | DatasetOrigin, folder: Path, card: Callable[[Origin], str]) -> bool:
+def _by_hand(
+    origin: Origin | DatasetOrigin,
+    folder: Path,
+    card: Callable[[Origin | DatasetOrigin], str],
+) -> bool:
     readme = folder / README
-    if isinstance(origin, DatasetOrigin) or not readme.is_file():
-        return True
-    return readme.read_bytes() != card(origin).encode()
+    return not readme.is_file() or readme.read_bytes() != card(origin).encode()
 
 
 # -- the hub -----------------------------------------------------------------------------------

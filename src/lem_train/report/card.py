@@ -19,7 +19,7 @@ from .card_tables import (
     receipts_section,
     settings_section,
 )
-from .markdown import argument, code, plain
+from .markdown import argument, code, options, plain
 from .numbers import counted
 from .text import one_line
 
@@ -136,8 +136,6 @@ def _use(fused: Origin) -> str:
         )
     if "gguf" in formats:
         return text + _gguf([e for e in fused.exports if e.format == "gguf"])
-    if formats == {"peft"}:
-        return text + _peft(fused.run.base)
     text += "\n\n```sh\npython -m mlx_lm chat --model MODEL\n```"
     if fused.bits is not None or "mlx" in formats:
         return text
@@ -157,19 +155,6 @@ def _gguf(exports: Sequence[Exported]) -> str:
         f"llama-server -m {file}             # the same over HTTP\n"
         f'echo "FROM ./{file}" > Modelfile   # Ollama\n'
         "ollama create mine && ollama run mine\n```\n\nLM Studio opens these files too."
-    )
-
-
-def _peft(base: dict[str, Any]) -> str:
-    where = '"BASE"'
-    if "repo" in base:
-        commit = argument(base["commit"], "main")
-        where = f'"{argument(base["repo"], "BASE")}", revision="{commit}"'
-    return (
-        "\n\n```python\nfrom peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained({where})\n"
-        'model = PeftModel.from_pretrained(base, "MODEL")\n```'
     )
 
 
@@ -227,8 +212,9 @@ def _commands(fused: Origin, run: str) -> str:
     if "gguf" in formats:
         types = ",".join(argument(e.type, "TYPE") for e in fused.exports if e.format == "gguf")
         lines.append(f"lem export gguf model --out files --types {types}")
-    if "mlx" in formats:
-        lines.append(f"lem export mlx model --out packed --bits {fused.bits}")
+    for export in fused.exports:
+        if export.format == "mlx":
+            lines.append(f"lem export mlx {run} --out packed {options(export.options)}")
     return "\n".join(lines)
 
 

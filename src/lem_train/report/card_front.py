@@ -98,8 +98,6 @@ def _repo(base: dict[str, Any]) -> str | None:
 
 
 def _relation(origin: Origin) -> str:
-    if origin.exports and {export.format for export in origin.exports} == {"peft"}:
-        return "adapter"
     return "quantized" if packed(origin) else "finetune"
 
 

@@ -327,8 +327,6 @@ def _domains(record: DatasetOrigin) -> str:
 
 def _checks(record: DatasetOrigin) -> str:
     found = record.checks
-    if found is None:
-        return "The record says nothing of it."
     kernel = (
         f"no run of eight words of {counted(found.kernel_texts, 'kernel text')} stands in a row"
         if found.kernel_texts

@@ -40,6 +40,11 @@ def argument(text: str, otherwise: str) -> str:
     return text if re.fullmatch(r"\w[\w./-]*", text, re.ASCII) else otherwise
 
 
+def options(text: str) -> str:
+    """Options of a command that is shown, without words that a shell could read more into."""
+    return " ".join(w for w in text.split() if re.fullmatch(r"[\w./-]+", w, re.ASCII))
+
+
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 

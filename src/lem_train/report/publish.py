@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..export.publish import Change, Proposal
+from ..run.origin import DatasetOrigin, Origin
+from .card import model_card
+from .dataset_card import dataset_card
 from .numbers import counted, format_bytes
 
 _SHOWN_DIGITS = 16
 _FIGURES = 2 + 2 + 7 + 2 + _SHOWN_DIGITS + 2 + 7  # columns beside the name: size, sha256, state
 _LEAST_TOLD = 10_000_000  # bytes; smaller files are sent in a moment
+
+
+def card_of(origin: Origin | DatasetOrigin) -> str:
+    """What lem writes as README.md of a model, or of a dataset."""
+    return model_card(origin) if isinstance(origin, Origin) else dataset_card(origin)
 
 
 def proposal_lines(proposal: Proposal, columns: int) -> list[str]:

@@ -12,14 +12,14 @@ import mlx.core as mx
 from ..curriculum.schema import Curriculum
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, RunError, WeightsError, did_you_mean
-from ..files import in_the_way, move_folder, partial_folder, remove, write
+from ..files import in_the_way, move_folder, partial_folder, remove
 from ..weights.base import Base, open_base
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import Survival, overall
 from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
-from .origin import Origin, kernel_marks, write_origin
+from .origin import Origin, kernel_marks, write_with_card
 from .plan import starts_from
 from .records import PhaseRecord, RunRecord
 from .store import checked_adapter, phase_folder, read_begun, read_phase
@@ -74,8 +74,7 @@ def fuse_run(
             scales=dict(scales or {}),
             kernel=kernel_marks(kernel_of(curriculum, chosen)),
         )
-        write_origin(partial, origin)
-        write(partial / "README.md", card(origin).encode())
+        write_with_card(partial, origin, card)
         move_folder(partial, target)
     finally:
         remove(partial)

@@ -6,16 +6,16 @@ the folder. Paths of the machine that trained are not in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from ..data.check import LEAK
 from ..data.kernel import Kernel
 from ..data.phrases import runs, words
-from ..files import write_atomic
+from ..files import write, write_atomic
 from ..hashing import sha256_bytes, sha256_json
 from ..weights.folder import ORIGIN_FILE
 from .records import RECORD_VERSION, PhaseRecord, Record, RunRecord
@@ -47,10 +47,12 @@ class Fidelity(Record):
 
 class Exported(Record):
     """One form that the model was brought into. `type`: Q4_K_M, for instance, or `4-bit dwq`;
-    `files`: sha256 by name; `retained`, `noise`: of the summed delta, in these weights."""
+    `options`: what else was asked for, as it is typed; `files`: sha256 by name; `retained`,
+    `noise`: of the summed delta, in these weights."""
 
     format: Literal["gguf", "mlx", "peft"]
     type: str
+    options: str = ""
     files: dict[str, str]
     nbytes: int
     fidelity: Fidelity | None = None
@@ -166,14 +168,17 @@ class DatasetOrigin(Record):
     licence: str | None = None
     files: tuple[DatasetFile, ...] = Field(min_length=1)
     sources: tuple[SourceFile, ...]
-    configs: tuple[DatasetConfig, ...] = ()
-    checks: DatasetChecks | None = None
-    lem_train: str | None = None
+    configs: tuple[DatasetConfig, ...] = Field(min_length=1)
+    checks: DatasetChecks
+    lem_train: str
 
     @property
     def fingerprint(self) -> str:
         """Of the rows as they are in the files."""
         return sha256_json([[file.config, file.split, file.sha256] for file in self.files])
+
+
+_OriginT = TypeVar("_OriginT", Origin, DatasetOrigin)
 
 
 def kernel_marks(kernel: Kernel | None) -> tuple[str, ...]:
@@ -192,10 +197,19 @@ def text_marks(*texts: str) -> set[str]:
     }
 
 
-def write_origin(folder: Path, record: Origin | DatasetOrigin) -> None:
-    """Write a folder's lem.json; absolute paths are cut to their last parts."""
+def write_origin(folder: Path, record: _OriginT) -> _OriginT:
+    """Write a folder's lem.json, and return what stands in it: absolute paths are cut to their last
+    parts."""
     portable = type(record).model_validate(_portable(record.model_dump(mode="json")))
     write_atomic(folder / ORIGIN_FILE, record_bytes(portable))
+    return portable
+
+
+def write_with_card(folder: Path, record: _OriginT, card: Callable[[_OriginT], str]) -> _OriginT:
+    """Write a folder's lem.json, and README.md from what stands in it."""
+    portable = write_origin(folder, record)
+    write(folder / "README.md", card(portable).encode())
+    return portable
 
 
 def read_origin(folder: Path) -> Origin | None:

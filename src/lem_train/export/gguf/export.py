@@ -11,10 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ...errors import ConfigError, WeightsError
-from ...files import fresh_folder, move_folder, remove, write
+from ...files import fresh_folder, move_folder, remove
 from ...hashing import sha256_file
 from ...run.fuse import begin_target, fuse_run, new_target
-from ...run.origin import Exported, Fidelity, Origin, read_origin, write_origin
+from ...run.origin import Exported, Fidelity, Origin, read_origin, write_with_card
 from ...run.space import refuse_without_room
 from ...weights.chat import load_chat_tokenizer
 from ...weights.folder import companions, read_config, tensor_specs
@@ -238,8 +238,7 @@ def _complete(
         return
     exports = (*source.origin.exports, *_exported(files, done))
     origin = source.origin.model_copy(update={"exports": exports})
-    write_origin(done, origin)
-    write(done / "README.md", card(origin).encode())
+    write_with_card(done, origin, card)
 
 
 def _exported(files: Sequence[GgufFile], done: Path) -> Iterator[Exported]:
