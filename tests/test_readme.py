@@ -23,6 +23,7 @@ ELSEWHERE = {  # commands that cannot run here, and why
     "LEM_TORCH_PYTHON=/path/to/python uv run pytest": "the same, and needs torch",
     "uv run lem plan curricula/gemma3-1b.yaml": "asks the hub for a gated base",
     "uv run lem train curricula/gemma3-1b.yaml": "downloads it, and trains for hours",
+    "uv run lem export gguf runs/smoke --out gguf --types all": "test_gguf_export.py: llama.cpp",
     "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libopenblas.so.0 uv run lem train …": "has a … in it",
 }
 
