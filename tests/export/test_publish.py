@@ -33,6 +33,7 @@ from lem_train.run.records import PhaseInputs, Verdict
 
 FAILED = Verdict(requirement="grammar >= 30", value=12.0, bound=30.0, passed=False)
 HEAD = "a" * 40
+LINES = KERNEL.replace(" ", "\n")
 
 
 def look_into(folder: Path) -> Publication:
@@ -128,6 +129,67 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         ),
         "tokenizer_config.json (chat_template[0].template): the kernel stands",
     ),
+    "the kernel beside a model": (
+        lambda f: (f / "config.json").write_text(json.dumps({"model": {"system": KERNEL}})),
+        "config.json (model.system): the kernel stands",
+    ),
+    "the kernel in a list": (
+        lambda f: (f / "chat.json").write_text(json.dumps([{"content": LINES}])),
+        "chat.json ([0].content): the kernel stands",
+    ),
+    "the kernel in JSON in JSON": (
+        lambda f: (f / "x.json").write_text(json.dumps({"chat": json.dumps({"t": LINES})})),
+        "x.json (chat): the kernel stands",
+    ),
+    "the kernel as a piece that is added": (
+        lambda f: (f / "tokenizer.json").write_text(
+            json.dumps({"added_tokens": [{"content": KERNEL}], "model": {"vocab": {"a": 0}}})
+        ),
+        "tokenizer.json (added_tokens[0].content): the kernel stands",
+    ),
+    "the kernel in a template's text": (
+        lambda f: (f / "chat_template.jinja").write_text(f"{{{{ {json.dumps(LINES)} }}}}"),
+        "chat_template.jinja:1: the kernel stands",
+    ),
+    "the kernel with marks that nobody sees": (
+        lambda f: (f / "chat_template.jinja").write_text(KERNEL.replace("e", "e\u00ad")),
+        "chat_template.jinja:1: the kernel stands",
+    ),
+    "the kernel in wide signs": (
+        lambda f: (f / "chat_template.jinja").write_bytes(KERNEL.encode("utf-16")),
+        "chat_template.jinja:1: the kernel stands",
+    ),
+    "a token in wide signs": (
+        lambda f: (f / "notes.txt").write_bytes(f"hf_{'aB3' * 12}".encode("utf-16")),
+        "notes.txt:1: a Hugging Face token",
+    ),
+    "a path that JSON writes otherwise": (
+        lambda f: (f / "config.json").write_text('{"a": 1,\n"from": "\\/home\\u002fann"}'),
+        "config.json:2: a path of a machine, /home/ann",
+    ),
+    "a token as a name": (
+        lambda f: (f / f"hf_{'aB3' * 12}.txt").write_text("x"),
+        "a Hugging Face token in its name; rename it",
+    ),
+    "a pickle in capitals": (
+        lambda f: (f / "weights.NPZ").write_bytes(b"PK\3\4"),
+        "weights.NPZ: expected no pickle",
+    ),
+    "an archive": (
+        lambda f: (f / "all.zip").write_bytes(b"PK\3\4"),
+        "all.zip: expected files that can be looked into, found an archive",
+    ),
+    "controls within JSON": (
+        lambda f: (f / "config.json").write_text(json.dumps({"\x1b[2J": KERNEL})),
+        "'config.json (\\x1b[2J): the kernel stands",
+    ),
+    "a header without end": (
+        lambda f: (
+            (f / "model-00001-of-00002.safetensors").write_bytes((1 << 28).to_bytes(8, "little")),
+            os.truncate(f / "model-00001-of-00002.safetensors", 1 << 29),
+        ),
+        "expected a whole safetensors file",
+    ),
     "changed weights": (
         lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}"),
         "model-00001-of-00002.safetensors: expected sha256 ",
@@ -204,6 +266,32 @@ def test_a_file_beyond_the_hub_s_limit_is_refused(
     monkeypatch.setattr("lem_train.export.publish._MOST_BYTES", 8000)
     (problem,) = look_into(model).problems
     assert problem.startswith("model-00001-of-00002.safetensors: expected at most 50 GB")
+
+
+def test_a_file_that_could_not_be_looked_through_is_refused_unread(model: Path) -> None:
+    (model / "notes.txt").touch()
+    os.truncate(model / "notes.txt", 1 << 40)  # reading it would take a day
+    os.truncate(model / "model-00001-of-00002.safetensors", 1 << 40)
+    first, second = look_into(model).problems
+    assert first.startswith("model-00001-of-00002.safetensors: expected at most 50 GB")
+    assert second.startswith("notes.txt: expected at most 50 GB")
+    os.truncate(model / "notes.txt", 600_000_000)
+    assert "notes.txt: expected at most 500 MB in a file that is no weights" in "\n".join(
+        look_into(model).problems
+    )
+
+
+def test_a_tokenizer_s_own_pieces_are_no_prompt(model: Path) -> None:
+    tokenizer = {"model": {"vocab": {"a": 0}, "merges": [KERNEL]}}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert look_into(model).problems == ()
+
+
+def test_json_that_is_nested_very_deep_is_read_as_text(model: Path) -> None:
+    for depth in range(900, 1000, 5):  # from some depth on it can be read, but not gone through
+        (model / "x.json").write_text("[" * depth + json.dumps(KERNEL) + "]" * depth)
+        (problem,) = look_into(model).problems
+        assert "the kernel stands in a prompt" in problem
 
 
 def test_a_folder_that_lem_did_not_write_is_refused(tmp_path: Path) -> None:
@@ -453,6 +541,12 @@ def test_the_text_has_every_file_and_fits(tmp_path: Path, columns: int) -> None:
     assert text[0] == "m → me/it, a model"
     assert any(line.endswith("  changed") for line in text)
     assert f"{len(publication.files)} files, " in "\n".join(text)
+
+
+@pytest.mark.parametrize("columns", [1, 30])
+def test_a_terminal_may_be_narrow(model: Path, columns: int) -> None:
+    text = proposal_lines(compare(look_into(model), "me/it", False, None), columns)
+    assert "  config.json" in text
 
 
 def test_the_json_has_the_same_with_whole_hashes(model: Path) -> None:

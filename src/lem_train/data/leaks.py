@@ -31,7 +31,7 @@ _SETTING = re.compile(
     r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
     r"(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{16,}"
 )
-_END = r"[^\s\"'<>|:;,()\[\]{}`\\/]+"
+_END = r"[^\s\x00-\x1f\x7f-\x9f\"'<>|:;,()\[\]{}`\\/]+"
 _PATHS = (
     re.compile(rf"/(?:Users|home|root|tmp|private|Volumes|var/folders|var/tmp)/{_END}(?:/{_END})*"),
     re.compile(rf":(?:\\{{1,2}}|/)Users(?:\\{{1,2}}|/){_END}"),

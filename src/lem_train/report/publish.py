@@ -30,6 +30,7 @@ def proposal_lines(proposal: Proposal, columns: int) -> list[str]:
     there = ", there already" if proposal.tagged else ""
     lines += [f"  tag: {proposal.tag}{there}", ""]
     width = min(max(len(change.name) for change in proposal.changes), columns - _FIGURES)
+    width = max(width, 0)  # of a terminal that is too narrow
     for change in proposal.changes:
         lines += _rows(change, width)
     lines += ["", *_wrapped(_total(proposal), columns)]
