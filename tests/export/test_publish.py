@@ -29,7 +29,7 @@ from lem_train.export.publish import (
 from lem_train.hashing import sha256_file
 from lem_train.report.publish import card_of, proposal_json, proposal_lines
 from lem_train.run.origin import Exported
-from lem_train.run.records import PhaseInputs, Verdict
+from lem_train.run.records import Learned, PhaseInputs, PhaseRecord, Scores, Verdict
 
 FAILED = Verdict(requirement="grammar >= 30", value=12.0, bound=30.0, passed=False)
 HEAD = "a" * 40
@@ -331,7 +331,36 @@ def test_a_gate_that_failed_keeps_a_model_back_and_an_accepted_one_does_not(
 def test_a_gate_that_was_never_examined_keeps_a_model_back(tmp_path: Path) -> None:
     gate = {"phases": [{"name": "ethics", "gate": {"require": ["grammar >= 30"]}}]}
     (problem,) = look_into(write_model(tmp_path / "m", curriculum=gate)).problems
-    assert problem.startswith("gate of phase ethics: it was never held against")
+    assert problem.startswith(
+        "gate of phase ethics: grammar >= 30: was not measured on the same probes; train it anew"
+    )
+
+
+def _asked(**gate: Any) -> dict[str, Any]:
+    return {"phases": [{"name": "ethics"}, {"name": "zen", "gate": gate}]}
+
+
+def _two(scored: float, **zen: Any) -> tuple[PhaseRecord, ...]:
+    """Two phases; the second has `scored` a grammar, and lost 0.5 of what the first had taught."""
+    scores = Scores(probes="p", means={"grammar": scored}, answers="a")
+    learned = Learned(scores=scores, val_losses={"ethics": 2.0, "zen": 1.5})
+    return phase(), phase("zen", index=1, learned=learned, **zen)
+
+
+def test_a_gate_is_held_as_the_curriculum_has_it_by_now(tmp_path: Path) -> None:
+    passed = Verdict(requirement="grammar >= 5", value=12.0, bound=5.0, passed=True)
+    phases = _two(12.0, verdicts=(passed,))
+    higher = _asked(require=["grammar >= 5", "grammar >= 30"])
+    (problem,) = look_into(write_model(tmp_path / "a", phases, higher, sizes=())).problems
+    assert problem.startswith("gate of phase zen: grammar >= 30: expected at least 30, got 12")
+    forgot = _asked(max_regression=0.1)
+    (problem,) = look_into(write_model(tmp_path / "b", phases, forgot, sizes=())).problems
+    assert problem.startswith("gate of phase zen: val_loss of ethics <= 1.5 + 0.1: expected at")
+
+
+def test_a_gate_that_was_added_later_and_is_passed_keeps_nothing_back(tmp_path: Path) -> None:
+    asked = _asked(require=["grammar >= 10"], max_regression=0.6)
+    assert look_into(write_model(tmp_path / "m", _two(12.0), asked, sizes=())).problems == ()
 
 
 def test_a_kernel_that_could_not_be_read_keeps_a_model_back(tmp_path: Path) -> None:

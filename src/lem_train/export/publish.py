@@ -16,11 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..curriculum.schema import GateConfig
 from ..data.leaks import leaks
 from ..errors import ConfigError, PublishError, WeightsError, listing
 from ..hashing import sha256_file
-from ..run.gates import told
+from ..run.gates import Shown, standing, told, verdicts
 from ..run.origin import DatasetOrigin, Origin, text_marks
+from ..run.plan import shown
+from ..run.records import Verdict
 from ..run.store import read_record
 from ..weights.folder import ORIGIN_FILE
 from .gguf.metadata import header_texts
@@ -424,23 +427,32 @@ def _of_origin(origin: Origin | DatasetOrigin) -> Iterator[str]:
     """Gates that stand in the way, and a kernel that nothing can be searched for."""
     if isinstance(origin, DatasetOrigin):
         return
-    asked = {phase.get("name"): phase for phase in origin.run.curriculum.get("phases", ())}
-    for phase in origin.phases:
-        for verdict in phase.verdicts:
-            if not verdict.stands:
-                yield (
-                    f"gate of phase {phase.name}: {told(verdict)}; train it anew, or accept it "
-                    "with `lem train --accept`, and write the folder again"
-                )
-        gate = asked.get(phase.name, {}).get("gate") or {}
-        if gate.get("require") and not phase.verdicts:
-            yield f"gate of phase {phase.name}: it was never held against what the phase showed"
+    for phase, verdict in _held(origin):
+        if not verdict.stands:
+            yield (
+                f"gate of phase {phase}: {told(verdict)}; train it anew, or accept it with "
+                "`lem train --accept`, and write the folder again"
+            )
     if not origin.kernel and any(phase.inputs.kernel for phase in origin.phases):
         yield (
             f"{ORIGIN_FILE}: the kernel that it was trained with could not be read when this was "
             "written, so prompts cannot be searched for it; put its files back, and write the "
             "folder again with `lem fuse`"
         )
+
+
+def _held(origin: Origin) -> Iterator[tuple[str, Verdict]]:
+    """Verdicts by phase: those on record, and those of the gates that the curriculum asks for by
+    now, which may be others than a phase was fused under."""
+    asked = {phase["name"]: phase for phase in origin.run.curriculum.get("phases", ())}
+    earlier: list[Shown] = []
+    for phase in origin.phases:
+        gate = GateConfig.model_validate(asked.get(phase.name, {}).get("gate") or {})
+        own = shown(phase)
+        found = verdicts(gate, own, earlier, origin.run.baselines)
+        for verdict in dict.fromkeys((*phase.verdicts, *standing(found, phase.verdicts))):
+            yield phase.name, verdict
+        earlier.append(own)
 
 
 def _of_hashes(
