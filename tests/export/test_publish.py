@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from published import FINGERPRINT, KERNEL, phase, write_dataset, write_gguf, write_model
 
+from lem_train.data.kernel import Kernel
 from lem_train.data.leaks import leaks
 from lem_train.errors import ConfigError, LemError, PublishError
 from lem_train.export.gguf.metadata import header_texts
@@ -28,7 +29,7 @@ from lem_train.export.publish import (
 )
 from lem_train.hashing import sha256_file
 from lem_train.report.publish import card_of, proposal_json, proposal_lines
-from lem_train.run.origin import Exported
+from lem_train.run.origin import Exported, kernel_marks
 from lem_train.run.records import Learned, PhaseInputs, PhaseRecord, Scores, Verdict
 
 FAILED = Verdict(requirement="grammar >= 30", value=12.0, bound=30.0, passed=False)
@@ -368,6 +369,23 @@ def test_a_kernel_that_could_not_be_read_keeps_a_model_back(tmp_path: Path) -> N
     assert "prompts cannot be searched for it" in problem
     bare = phase(inputs=PhaseInputs(parent="q", settings={"wrap": "none"}, kernel=None, data="d"))
     assert look_into(write_model(tmp_path / "b", (bare,), sizes=(), kernel=())).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "prompt", "found"),
+    [
+        ("Be kind to all.", "You are a poet; be kind to all.", True),
+        ("Be kind to all.", "Be kind, and all will be well.", False),
+        ("Be kind.", "Be kind.", False),  # who would not say that
+    ],
+)
+def test_a_short_kernel_keeps_nothing_back_but_itself(
+    tmp_path: Path, kernel: str, prompt: str, found: bool
+) -> None:
+    model = write_model(tmp_path / "m", kernel=kernel_marks(Kernel(kernel, "Amen.", "", "")))
+    assert look_into(model).problems == ()
+    (model / "chat_template.jinja").write_text(prompt)
+    assert ("the kernel stands" in "".join(look_into(model).problems)) == found
 
 
 def test_an_approximation_is_allowed_and_said(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ MOST_NOISE = 1.0
 errs by more than the delta's own size, what was taught hardly stands out of the rounding."""
 
 _MARK_DIGITS = 16
+_LEAST_MARKED = 4  # words
 _KEPT_PARTS = 2  # of an absolute path: enough to tell ethics/train.jsonl from zen/train.jsonl
 
 
@@ -182,19 +183,29 @@ _OriginT = TypeVar("_OriginT", Origin, DatasetOrigin)
 
 
 def kernel_marks(kernel: Kernel | None) -> tuple[str, ...]:
-    """Hashes of the runs of eight words in a kernel's text and signature: enough to find the kernel
-    in a prompt, and too little to read it."""
-    texts = () if kernel is None else (kernel.text, kernel.signature)
-    return tuple(sorted(text_marks(*texts)))
+    """Hashes of the runs of eight words in a kernel's text and signature, or of all words of a
+    shorter one: enough to find the kernel in a prompt, and too little to read it."""
+    marks: set[str] = set()
+    for text in () if kernel is None else (kernel.text, kernel.signature):
+        found = words(text)
+        marks |= _marks(found, min(len(found), LEAK))
+    return tuple(sorted(marks))
 
 
 def text_marks(*texts: str) -> set[str]:
-    """The same of any texts; what they share with a kernel's is kernel text."""
+    """The same of any texts; what they share with a kernel's is kernel text. Fewer than four words
+    may stand anywhere, and are not looked for."""
     return {
-        sha256_bytes(run.encode())[:_MARK_DIGITS]
-        for text in texts
-        for run in runs(words(text), LEAK)
+        mark
+        for found in map(words, texts)
+        for length in range(_LEAST_MARKED, LEAK + 1)
+        for mark in _marks(found, length)
     }
+
+
+def _marks(of: list[str], length: int) -> set[str]:
+    short = "" if length == LEAK else f"{length}-"
+    return {short + sha256_bytes(run.encode())[:_MARK_DIGITS] for run in runs(of, length)}
 
 
 def write_origin(folder: Path, record: _OriginT) -> _OriginT:
