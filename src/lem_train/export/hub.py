@@ -248,7 +248,8 @@ _HINTS = {
     401: "the hub does not know your token; log in anew with `hf auth login`",
     403: "your token may not write there; use one that may with `hf auth login`, or your own OWNER",
     404: "there is no such repository, or your token may not see it",
-    409: "somebody is changing it at this moment; use the same command again",
+    409: "somebody is changing it at this moment; use the same command again. If it is said "
+    "once more, there is such a repository, and your token may not see it",
     412: "somebody changed it meanwhile, so nothing was published; use the same command again",
     413: "the hub does not take so much at once",
     429: "the hub asks for patience; use the same command again later, and it goes on",
