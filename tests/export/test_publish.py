@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from published import FINGERPRINT, KERNEL, phase, write_dataset, write_gguf, write_model
+from published import (
+    FINGERPRINT,
+    KERNEL,
+    phase,
+    write_dataset,
+    write_gguf,
+    write_model,
+    write_safetensors,
+)
 
 from lem_train.data.kernel import Kernel
 from lem_train.data.leaks import leaks
@@ -220,6 +228,20 @@ def test_what_must_not_be_published_is_named_with_its_place(model: Path, case: s
     )
     with pytest.raises(PublishError, match="not published, because"):
         refuse(compare(publication, "me/it", False, None))
+
+
+@pytest.mark.parametrize(
+    "how", [{"dtype": "float16"}, {"bits": 4, "dtype": "bfloat16"}, {"scales": {"ethics": 0.5}}]
+)
+def test_weights_that_no_phase_handed_on_are_known_too(tmp_path: Path, how: dict[str, Any]) -> None:
+    bare = write_model(tmp_path / "m", **how)
+    assert any("has no hashes of these weights" in note for note in look_into(bare).notices)
+    shards = {path.name: sha256_file(path) for path in bare.glob("*.safetensors")}
+    model = write_model(tmp_path / "m", weights=shards, **how)
+    assert look_into(model).problems == ()
+    write_safetensors(model / "model-00001-of-00002.safetensors", 9001)
+    (problem,) = look_into(model).problems
+    assert problem.startswith("model-00001-of-00002.safetensors: expected sha256 ")
 
 
 def test_everything_is_said_at_once(model: Path) -> None:

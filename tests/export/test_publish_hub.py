@@ -302,6 +302,12 @@ def test_a_refused_folder_asks_the_hub_nothing(hub: Hub, model: Path) -> None:
     assert hub.requests == []
 
 
+def test_a_key_in_the_commit_s_words_is_refused(hub: Hub, model: Path) -> None:
+    said = publish(hub, model, "--message", f"with hf_{'aB3' * 12}", code=1)
+    assert "--message: expected nothing private, found a Hugging Face token" in said
+    assert hub.requests == []
+
+
 def test_a_card_that_the_hub_refuses_is_not_published(hub: Hub, model: Path) -> None:
     hub.card_errors = ['"license" must be one of [apache-2.0, mit]', '"base_model" is no model']
     said = publish(hub, model, code=1)

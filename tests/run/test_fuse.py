@@ -54,6 +54,10 @@ def generates(folder: Path) -> bool:
 # -- what is written ---------------------------------------------------------------------------
 
 
+def weight_hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in folder.glob("*.safetensors")}
+
+
 def test_by_default_the_weights_are_those_that_were_handed_on(
     pico: Pico, finished: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +67,8 @@ def test_by_default_the_weights_are_those_that_were_handed_on(
     assert hashes.pop("lem.json")
     assert hashes == pico.records(finished)[2].fused
     assert (fused.dtype, fused.bits) == ("float32", None)
+    assert fused.weights == {}  # the last phase's record has them
+    assert weight_hashes(tmp_path / "model").items() <= fused.phases[-1].fused.items()
     assert fused.retained == pytest.approx(1, abs=1e-5)
 
 
@@ -103,6 +109,7 @@ def test_a_quantised_export_is_loaded_by_mlx_lm_and_measured_as_packed(
     assert isinstance(packed, dict)
     assert (packed["bits"], packed["group_size"]) == (bits, 64)
     assert fused.bits == bits
+    assert fused.weights == weight_hashes(tmp_path / "model") != {}
     assert fused.noise is not None
     assert fused.noise > 1e-3
     assert generates(tmp_path / "model")

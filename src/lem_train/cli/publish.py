@@ -46,11 +46,13 @@ def command(
     Example: lem publish model --to me/smoke --dry-run
     """
     from ..export.hub import send
-    from ..export.publish import check_repo, compare, examine, refuse
+    from ..export.publish import check_repo, compare, examine, refuse, refuse_message
     from ..report.log import encodable
     from ..report.publish import card_of, proposal_json, proposal_lines, published_line
 
     check_repo(to)
+    text = message or f"{folder.absolute().name}, by lem"
+    refuse_message(text)
     publication = examine(folder, card_of, _hashed)
     if not dry_run:
         refuse(compare(publication, to, public, None))
@@ -69,7 +71,6 @@ def command(
             typer.echo(json.dumps(shown | {"published": None}, indent=2, ensure_ascii=False))
         refuse(proposal)
         return
-    text = message or f"{publication.folder.absolute().name}, by lem"
     done = send(proposal, text, _sending, sys.stderr.isatty())
     if as_json:
         published = {"url": done.url, "commit": done.commit, "tag": done.tag, "sent": done.sent}

@@ -147,6 +147,12 @@ def check_repo(repo: str) -> None:
         )
 
 
+def refuse_message(text: str) -> None:
+    """Raise ConfigError for words of a commit that everybody who sees it should not read."""
+    if found := next(leaks(text), None):
+        raise ConfigError(f"--message: expected nothing private, found {found[1]}; take it out")
+
+
 def examine(
     folder: Path,
     card: Callable[[Origin | DatasetOrigin], str],
@@ -481,8 +487,8 @@ def _recorded(origin: Origin | DatasetOrigin) -> dict[str, str]:
         return {file.name: file.sha256 for file in origin.files}
     if origin.exports:
         return {name: sha for export in origin.exports for name, sha in export.files.items()}
-    if origin.bits is not None or origin.scales or origin.dtype != origin.run.dtype:
-        return {}
+    if origin.weights or origin.bits or origin.scales or origin.dtype != origin.run.dtype:
+        return origin.weights  # empty where an older lem wrote them
     fused = origin.phases[-1].fused  # these weights are those that were handed on, bit for bit
     return {name: sha for name, sha in fused.items() if name.endswith(".safetensors")}
 

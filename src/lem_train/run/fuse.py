@@ -13,6 +13,7 @@ from ..curriculum.schema import Curriculum
 from ..data.kernel import Kernel, load_kernel
 from ..errors import DataError, RunError, WeightsError, did_you_mean
 from ..files import in_the_way, move_folder, partial_folder, remove
+from ..hashing import sha256_file
 from ..weights.base import Base, open_base
 from ..weights.io import load_model
 from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
@@ -62,6 +63,7 @@ def fuse_run(
     try:
         written = dtype or record.dtype
         kept = _write(base, deltas, partial, written, bits, record.seed)
+        handed_on = bits is None and not scales and written == record.dtype
         origin = Origin(
             run=record,
             phases=tuple(chosen),
@@ -72,6 +74,7 @@ def fuse_run(
             noise=kept.noise,
             left_out=len(base.unused) if bits is not None else 0,
             scales=dict(scales or {}),
+            weights={} if handed_on else _hashes(partial),
             kernel=kernel_marks(kernel_of(curriculum, chosen)),
         )
         write_with_card(partial, origin, card)
@@ -92,6 +95,10 @@ def _write(
         survivals = measure_folder(base, deltas, open_base(out, base.trust_remote_code))
     _refuse_overflow(out, dtype, base.trust_remote_code)
     return overall(survivals)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def open_lineage(

@@ -67,7 +67,8 @@ class Origin(Record):
     `bits`: None for a model that is not packed; `retained`, `noise`: of the summed delta in the
     written weights (see Survival); `left_out`: tensors of the base that are not in them.
     `scales`: phases whose delta was taken times this number, 0 for a dropped one: such weights were
-    never trained, nor examined. `kernel`: see `kernel_marks`.
+    never trained, nor examined. `weights`: sha256 of their files, where they are not those that the
+    last phase handed on; `kernel`: see `kernel_marks`.
     """
 
     record_version: Literal[3] = RECORD_VERSION
@@ -81,6 +82,7 @@ class Origin(Record):
     noise: float | None
     left_out: int = 0
     scales: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
     kernel: tuple[str, ...] = ()
     exports: tuple[Exported, ...] = ()
 
