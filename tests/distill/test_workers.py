@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,7 +28,7 @@ from lem_train.distill.backend import Request
 from lem_train.distill.config import DistillConfig
 from lem_train.distill.local import LocalBackend, local_identity
 from lem_train.distill.network import load_dask, place, software
-from lem_train.distill.wire import TERMS, Standing, Terms
+from lem_train.distill.wire import TERMS, Answered, Standing, Terms, Unit
 from lem_train.errors import Interrupted, LemError, RunError
 from lem_train.weights.chat import load_chat_tokenizer
 from lem_train.weights.io import load_model
@@ -34,7 +37,7 @@ from lem_train.weights.tiny import build_tiny
 pytest.importorskip("distributed", reason="the extra `workers` is not installed")
 load_dask()
 
-from lem_train.distill import pool  # noqa: E402
+from lem_train.distill import pool, worker  # noqa: E402
 from lem_train.distill.worker import serve  # noqa: E402
 
 PROMPTS, UNIT = 500, 10
@@ -274,6 +277,26 @@ def test_a_worker_that_leaves_gives_its_unit_back(tiny_folder: Callable[[str], P
         with serving(found.address, model):
             got += answers
         assert [each.candidates for each in got] == expected(model)
+
+
+def test_a_unit_whose_worker_closes_under_it_goes_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Closing(worker.Teacher):
+        def __init__(self) -> None:
+            """Nothing is loaded."""
+
+        async def answer(self, unit: Unit, terms: Mapping[str, Any]) -> Answered:
+            raise asyncio.CancelledError  # what dask does to tasks of a worker that closes
+
+    async def terms(_: object) -> dict[str, Any]:
+        return {}
+
+    there = SimpleNamespace(plugins={worker.NAME: Closing()}, scheduler=None)
+    monkeypatch.setattr(worker, "get_worker", lambda: there)
+    monkeypatch.setattr(worker, "_terms", terms)
+    with pytest.raises(worker.Reschedule):
+        asyncio.run(worker.answer_unit(Unit("t", (Request("a", "Who?"),)).to_data()))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a key with")

@@ -143,7 +143,7 @@ async def answer_unit(data: Mapping[str, Any]) -> dict[str, Any]:
         if terms is None:
             raise RunError("refused: the coordinator has not said what its settings are")
         return (await teacher.answer(read_unit(data), terms)).to_data()
-    except _Leaving:
+    except (_Leaving, asyncio.CancelledError):  # a worker that closes cancels what it is at
         raise Reschedule from None
     except RunError as error:
         teacher.refusal = error  # `serve` leaves with it
