@@ -23,6 +23,7 @@ from lem_train.export.gguf import export as gguf_export
 from lem_train.export.gguf.container import read_weights
 from lem_train.export.gguf.export import GgufExport, export_gguf
 from lem_train.export.gguf.imatrix import measure_importance
+from lem_train.export.gguf.llama import Quantiser, quantise
 from lem_train.export.gguf.tensors import parameter_name
 from lem_train.export.gguf.types import NAMES, parse_types
 from lem_train.export.rows import read_rows_for_export
@@ -325,3 +326,39 @@ def test_a_program_that_fails_or_writes_nothing_is_quoted(
     assert "but the moon" in message
     assert "Q8_0" in message
     assert str(bin_ / "llama-quantize") in message
+
+
+def test_a_program_that_does_not_start_is_named(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "bin", "", monkeypatch)
+    (tmp_path / "bin" / "llama-quantize").write_text("of another kind of machine\n")
+    (tmp_path / "work").mkdir()
+    message = refused(WeightsError, tiny_folder("gemma3"), tmp_path / "work" / "out")
+    assert message.startswith(str(tmp_path / "bin" / "llama-quantize"))
+    assert "Exec format error" in message
+
+
+def test_a_relative_folder_on_path_is_found_from_any_folder(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "bin", COPY, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "bin:/usr/bin:/bin")
+    done = export_gguf(tiny_folder("gemma3"), tmp_path / "out", parse_types("Q8_0"), [], model_card)
+    assert [file.name for file in done.files] == ["gemma3-Q8_0.gguf"]
+
+
+def test_the_package_is_run_with_the_modules_that_are_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYTHONPATH=src is another folder where the weights are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "modules", *sys.path])
+    show = "import sys; open('packed', 'w').write(':'.join(sys.path))"
+    python = Quantiser((sys.executable, "-P", "-c", show), "a stand-in")
+    (tmp_path / "work").mkdir()
+    quantise(python, tmp_path / "work", "wide", "packed", parse_types("Q8_0")[0], None)
+    found = (tmp_path / "work" / "packed").read_text().split(":")
+    assert str(tmp_path / "modules") in found
+    assert str(tmp_path / "work") not in found

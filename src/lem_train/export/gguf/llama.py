@@ -40,7 +40,8 @@ class Quantiser:
 
 def find_quantiser() -> Quantiser:
     """Raises WeightsError where there is none."""
-    if program := shutil.which(_PROGRAM):
+    if found := shutil.which(_PROGRAM):
+        program = str(Path(found).absolute())  # it runs in another folder
         return Quantiser((program,), program)
     if find_spec(_PACKAGE) is not None:
         # -P: the folder it runs in holds weights, not modules
@@ -69,18 +70,30 @@ def quantise(
     """
     importance = () if matrix is None else (_IMPORTANCE, matrix)
     threads = str(os.cpu_count() or 1)
-    done = subprocess.run(
-        [*quantiser.command, *importance, source, out, str(kind.number), threads],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*quantiser.command, *importance, source, out, str(kind.number), threads],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": _module_path()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise WeightsError(
+            f"{quantiser.name}: expected a program that runs here, and it cannot be started "
+            f"({error.strerror}); install llama.cpp again: `brew install llama.cpp`"
+        ) from error
     if done.returncode != 0 or not (folder / out).is_file():
         raise WeightsError(_failure(quantiser, kind, done.returncode, done.stdout))
+
+
+def _module_path() -> str:
+    """Where this process finds modules: a relative folder of PYTHONPATH is another one there."""
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path if folder)
 
 
 def _failure(quantiser: Quantiser, kind: GgufType, code: int, output: str) -> str:
