@@ -338,11 +338,19 @@ def _pop_byte(file: dict[str, Any]) -> int:
     return file["model"]["vocab"].pop("<0x41>")
 
 
+LLAMA_3 = {
+    "type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arch", "values", "words"),
     [
         ("gemma3", {"query_pre_attn_scalar": 64}, ("query_pre_attn_scalar", "expected 128")),
         ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ("rope_scaling", "yarn")),
+        ("gemma3", {"rope_scaling": LLAMA_3}, ("rope_scaling", "llama3", "gemma3")),
+        ("qwen3", {"rope_scaling": LLAMA_3}, ("rope_scaling", "llama3", "qwen3")),
         ("llama", {"layer_types": ["sliding_attention", "full_attention"]}, ("layer_types",)),
         ("llama", {"model_type": "phi3"}, ("model_type", "gemma3_text", "'phi3'")),
     ],

@@ -118,6 +118,30 @@ def test_stretched_positions(
     assert layout_error(llama, folder, tmp_path) < LAYOUT[arch]
 
 
+def test_rotary_pairs_that_lie_side_by_side_already(
+    llama: Callable[[Path], Llama], tmp_path: Path
+) -> None:
+    folder = tmp_path / "llama"
+    build_published(folder, "llama")
+    change_config(folder, rope_traditional=True)
+    assert layout_error(llama, folder, tmp_path) < LAYOUT["llama"]
+
+
+def test_biases_of_queries_and_keys_change_places_too(
+    llama: Callable[[Path], Llama], tmp_path: Path
+) -> None:
+    folder = tmp_path / "llama"
+    build_published(folder, "llama")
+    tensors = mx.load(str(folder / "model.safetensors"))
+    for name, weight in list(tensors.items()):
+        if name.endswith("_proj.weight") and "self_attn" in name:
+            bias = 0.5 * mx.random.normal(weight.shape[:1], key=mx.random.key(0))
+            tensors[name.replace("weight", "bias")] = bias
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "pt"})
+    change_config(folder, attention_bias=True)
+    assert layout_error(llama, folder, tmp_path) < LAYOUT["llama"]
+
+
 def test_a_gemma_with_a_vision_tower_and_spare_rows(
     llama: Callable[[Path], Llama], tmp_path: Path
 ) -> None:

@@ -50,7 +50,8 @@ class Architecture:
     """How llama.cpp knows a kind of model.
 
     `name`: its general.architecture; `block`: module of a layer → tensor of a block; `norm`: what
-    is added to a norm's weight; `interleaved`: whether rotary pairs lie side by side.
+    is added to a norm's weight; `interleaved`: whether rotary pairs lie side by side, as in the
+    source they do only where its config has rope_traditional.
     """
 
     name: str
@@ -166,7 +167,7 @@ def settings(config: Config, kind: Architecture, args: Any) -> dict[str, Any]:
         "attention.layer_norm_rms_epsilon": float(args.rms_norm_eps),
         "rope.dimension_count": head_dim(args),
         "rope.freq_base": float(args.rope_theta),
-        **_scaling(args),
+        **_scaling(kind, args),
     }
     if kind is _GEMMA:
         values |= _windows(args)
@@ -200,15 +201,17 @@ def _windows(args: Any) -> dict[str, Any]:
     }
 
 
-def _scaling(args: Any) -> dict[str, Any]:
+def _scaling(kind: Architecture, args: Any) -> dict[str, Any]:
     scaling = args.rope_scaling or {}
     form = _rope_type(scaling)
     if form == "linear":
         return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling["factor"])}
-    if form not in ("default", "llama3"):
+    known = ("default", "linear", *(["llama3"] if kind is _LLAMA else []))
+    if form not in known:
         raise WeightsError(
-            f"config.json: rope_scaling: expected default, linear or llama3, got {form!r}; set it "
-            "to null if no text is longer than the model was first trained for"
+            f"config.json: rope_scaling: expected one of {', '.join(known)} in a {kind.name} "
+            f"model, got {form!r}; set it to null if no text is longer than the model was first "
+            "trained for"
         )
     return {}
 
@@ -220,7 +223,7 @@ def _rope_type(scaling: Config) -> str:
 def _heads(kind: Architecture, args: Any, name: str) -> int | None:
     """Into how many heads a tensor's rows are parted, where they change places."""
     part = name.split(".")[-2]
-    if not kind.interleaved or part not in ("attn_q", "attn_k"):
+    if not kind.interleaved or args.rope_traditional or part not in ("attn_q", "attn_k"):
         return None
     return int(args.num_attention_heads if part == "attn_q" else args.num_key_value_heads)
 
