@@ -46,8 +46,9 @@ class Interrupted(BaseException):
     It comes in the middle of other people's code, who may catch every Exception and go on.
     """
 
-    def __init__(self, number: int, where: str = "") -> None:
-        super().__init__(f"interrupted{where}; the same command goes on")
+    def __init__(self, number: int, where: str = "", goes_on: bool = True) -> None:
+        does = "goes on" if goes_on else "begins anew"
+        super().__init__(f"interrupted{where}; the same command {does}")
         self.number = number
         self.exit_code = 128 + number
 

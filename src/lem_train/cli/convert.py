@@ -53,11 +53,14 @@ def command(
     """
     from ..export.convert import is_peft
     from ..report.adapter import adapter_lines
+    from ..run.interrupt import Interrupts
 
-    if is_peft(run):
-        adapter = _from_peft(run, out, model, {"--phase": phase, "--format": form, "--rank": rank})
-    else:
-        adapter = _from_run(run, out, phase or [], form or "peft", rank, model)
+    others = {"--phase": phase, "--format": form, "--rank": rank}
+    with Interrupts(goes_on=False).armed():
+        if is_peft(run):
+            adapter = _from_peft(run, out, model, others)
+        else:
+            adapter = _from_run(run, out, phase or [], form or "peft", rank, model)
     typer.echo("\n".join(adapter_lines(adapter, str(out))))
 
 

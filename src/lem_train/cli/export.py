@@ -67,7 +67,7 @@ def gguf(
     from ..report.export import gguf_lines
     from ..run.interrupt import Interrupts
 
-    with Interrupts().armed(), telling() as tell:
+    with Interrupts(goes_on=False).armed(), telling() as tell:
         done = export_gguf(model, out, kinds, rows or [], model_card, tell)
     typer.echo("\n".join(gguf_lines(out, done)))
 
@@ -96,9 +96,10 @@ def mlx(
     from ..export.packed import export_packed
     from ..report.card import model_card
     from ..report.packed import packed_lines, packed_warnings
+    from ..run.interrupt import Interrupts
 
     packing = Packing(int(bits), int(group_size), method)
-    with telling() as tell:
+    with Interrupts(goes_on=False).armed(), telling() as tell:
         done = export_packed(model, out, packing, rows or (), model_card, tell, trust_remote_code)
     typer.echo("\n".join(packed_lines(out, done)))
     if done.left_out:

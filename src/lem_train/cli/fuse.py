@@ -37,10 +37,12 @@ def command(
     """
     from ..report.card import model_card
     from ..run.fuse import fuse_run
+    from ..run.interrupt import Interrupts
     from ..run.origin import LEAST_RETAINED, MOST_NOISE
 
     bits = None if quantize is None else int(quantize)
-    fused = fuse_run(run, out, phase, dtype, bits, model_card, trust_remote_code)
+    with Interrupts(goes_on=False).armed():
+        fused = fuse_run(run, out, phase, dtype, bits, model_card, trust_remote_code)
     retained, noise = fused.retained or 0.0, fused.noise or 0.0
     packed = f", packed to {bits} bits" if bits else ""
     typer.echo(

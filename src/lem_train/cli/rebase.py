@@ -40,9 +40,12 @@ def command(
     """
     from ..report.approximation import approximation, changed_phases
     from ..report.card import model_card
+    from ..run.interrupt import Interrupts
     from ..run.rebase import rebase_run
 
-    made = rebase_run(run, out, drop or [], scale or [], dtype, model_card, trust_remote_code)
+    asked = drop or [], scale or []
+    with Interrupts(goes_on=False).armed():
+        made = rebase_run(run, out, *asked, dtype, model_card, trust_remote_code)
     typer.echo(
         f"{out}: {made.run.name} {changed_phases(made.scales)}, {made.dtype}; "
         f"{made.retained or 0.0:.4f} of that sum retained, rounding error "

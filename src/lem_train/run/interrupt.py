@@ -1,4 +1,5 @@
-"""Signals of a run: the first asks it to finish its step and save, a second leaves at once.
+"""Signals of a run: the first asks it to finish its step and save, a second leaves at once. What
+writes one folder has no steps: there the first clears what was begun and ends.
 
 A step may take a minute inside MLX, where Python's handlers wait. So the system writes every signal
 into a pipe, and a thread reads it: MLX lets other threads work meanwhile.
@@ -21,11 +22,16 @@ _LEAVE = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Whether this run was asked to end. Without `armed` no signal is handled and none is asked."""
+    """Whether this run was asked to end. Without `armed` no signal is handled and none is asked.
 
-    def __init__(self) -> None:
+    Args:
+        goes_on: whether the same command goes on where this one ended, or begins anew.
+    """
+
+    def __init__(self, goes_on: bool = True) -> None:
         self._asked: int | None = None
         self._deferring = False
+        self._goes_on = goes_on
 
     @property
     def asked(self) -> bool:
@@ -35,7 +41,7 @@ class Interrupts:
     def check(self) -> None:
         """Raise Interrupted if a signal has come."""
         if self._asked is not None:
-            raise Interrupted(self._asked)
+            raise Interrupted(self._asked, goes_on=self._goes_on)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -73,7 +79,7 @@ class Interrupts:
     def _handle(self, number: int, _frame: object) -> None:
         self._asked = self._asked or number
         if not self._deferring:
-            raise Interrupted(number)
+            raise Interrupted(number, goes_on=self._goes_on)
 
     def _watch(self, pipe: socket.socket) -> None:
         asked = 0
@@ -83,17 +89,19 @@ class Interrupts:
             leaving = [number for number in numbers if number in _LEAVE]
             asked += len(leaving)
             if asked > 1:
-                _leave(leaving[-1])
+                _leave(leaving[-1], self._goes_on)
             if leaving and self._deferring:
                 _say("lem: finishing this step, then saving; once more to leave at once")
         pipe.close()
 
 
-def _leave(number: int) -> NoReturn:
-    """End now. The lock goes with the process, and the store is whole at any moment."""
+def _leave(number: int, goes_on: bool) -> NoReturn:
+    """End now. The lock goes with the process, and the store is whole at any moment; a folder that
+    was begun is beside its place, where the same command clears it."""
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         os.write(sys.__stdout__.fileno(), b"\x1b[?25h\n")  # the live table hides the cursor
-    _say("lem: left at once; the same command goes on from the last checkpoint")
+    does = "goes on from the last checkpoint" if goes_on else "begins anew"
+    _say(f"lem: left at once; the same command {does}")
     os._exit(128 + number)
 
 
