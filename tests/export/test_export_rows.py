@@ -120,3 +120,8 @@ def test_rows_that_leave_a_half_empty_are_refused(
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, chat: ChatTokenizer) -> None:
     with pytest.raises(RunError, match=r"run\.json"):
         read_rows_for_export([tmp_path], chat)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, chat: ChatTokenizer) -> None:
+    with pytest.raises(DataError, match=r"gone\.jsonl: expected rows .* or a run.* found nothing"):
+        read_rows_for_export([tmp_path / "gone.jsonl"], chat)

@@ -334,6 +334,16 @@ def test_rounding_needs_no_rows_and_then_measures_no_answers(
     assert done.packed.nbytes < done.source.nbytes
 
 
+def test_nobody_is_told_of_answers_that_are_not_read(
+    tiny_folder: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    for number, named in enumerate(([], [rows])):
+        told: list[str] = []
+        out = tmp_path / str(number)
+        export_packed(tiny_folder("llama"), out, Packing(8), named, model_card, told.append)
+        assert ("reading the source's answers" in told) == bool(named)
+
+
 def test_nothing_names_a_path_of_this_machine(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "packed", Packing(4))
     for file in (tmp_path / "packed").iterdir():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lem_train.cli.main import run as lem
 from lem_train.data.tokenize import ChatTokenizer
 from lem_train.errors import DataError, RunError
 from lem_train.report.bisect import verdict
@@ -174,3 +175,15 @@ def test_no_memory_left_says_what_to_lower(finished: Path, monkeypatch: pytest.M
     monkeypatch.setattr("lem_train.run.bisect.generate", full)
     with pytest.raises(RunError, match=r"does not suffice .* lower --max-tokens"):
         next(bisect_run(finished, PROMPT, TOKENS))
+
+
+def test_an_empty_text_is_not_looked_for(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["lem", "bisect", str(finished), "--prompt", "Ask?", "--find", " "]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as left:
+        lem()
+    assert left.value.code == 1
+    said = capfd.readouterr()
+    assert (said.out, said.err[:30]) == ("", "lem: --find: expected a text, ")

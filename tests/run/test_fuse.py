@@ -186,7 +186,7 @@ def test_an_unfinished_run_says_what_is_there_to_fuse(run: Path, tmp_path: Path)
         fuse(run, tmp_path / "model")
     text = str(caught.value)
     assert "expected phase last to be finished; finished so far: ethics, zen" in text
-    assert "Go on with `lem train`, or fuse what is there with --phase zen" in text
+    assert "Go on with `lem train`, or fuse what is there: `lem fuse --phase zen`" in text
     fuse(run, tmp_path / "model", phase="zen")
 
 

@@ -32,10 +32,13 @@ def command(
     """
     from rich.console import Console
 
+    from ..errors import ConfigError
     from ..report.bisect import bisect_json, bisect_lines, progress_line
     from ..report.log import encodable
     from ..run.bisect import State, bisect_run
 
+    if find is not None and not find.strip():
+        raise ConfigError("--find: expected a text, found nothing, which stands in every answer")
     asked, states = _asked(prompt, prompt_file), list[State]()
     for state in bisect_run(run, asked, max_tokens, trust_remote_code):
         typer.echo(progress_line(state, len(states)), err=True)

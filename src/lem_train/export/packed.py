@@ -158,8 +158,10 @@ def _open_folder(
 
 def _packed_beside(source: _Source, packing: Packing, partial: Path, tell: Tell) -> PackedExport:
     """Pack into the partial folder, one folder a method, and measure."""
-    tell("reading the source's answers")
-    answers = source.rows and _answers(source.folder, source)
+    answers = None
+    if source.rows is not None:
+        tell("reading the source's answers")
+        answers = _answers(source.folder, source)
     rounded = None
     if packing.method != "rtn":
         plain = replace(packing, method="rtn")

@@ -73,6 +73,8 @@ def _conversations(sources: Sequence[Path]) -> Iterator[tuple[float, Conversatio
 
 
 def _files(source: Path) -> tuple[Path, ...]:
+    if not source.exists():
+        raise DataError(f"{source}: expected rows in a JSONL file, or a run folder, found nothing")
     if not source.is_dir():
         return (source,)
     _, curriculum = read_begun(source)

@@ -184,8 +184,8 @@ def _refuse_overflow(folder: Path, dtype: str, trust_remote_code: bool) -> None:
     logits = load_model(folder, trust_remote_code=trust_remote_code)(mx.arange(_TRIAL_TOKENS)[None])
     if not mx.all(mx.isfinite(logits)).item():
         raise WeightsError(
-            f"the fused model does not answer with finite numbers in {dtype}; use --dtype "
-            "bfloat16, and where a phase is scaled, a smaller number"
+            f"the fused model does not answer with finite numbers in {dtype}; use another --dtype, "
+            "bfloat16 for float16, and where a phase is scaled, a smaller number"
         )
 
 
@@ -231,6 +231,6 @@ def _choose(
         raise RunError(
             f"{run}: expected phase {wanted} to be finished; finished so far: "
             f"{', '.join(done) or 'none'}. Go on with `lem train`"
-            + (f", or fuse what is there with --phase {done[-1]}" if done else "")
+            + (f", or fuse what is there: `lem fuse --phase {done[-1]}`" if done else "")
         )
     return list(finished[: done.index(wanted) + 1])
