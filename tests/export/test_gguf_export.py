@@ -30,7 +30,7 @@ from lem_train.export.rows import read_rows_for_export
 from lem_train.hashing import sha256_file
 from lem_train.report.card import model_card
 from lem_train.run.fuse import fuse_run
-from lem_train.run.origin import read_origin
+from lem_train.run.origin import read_origin, write_origin
 from lem_train.weights.chat import load_chat_tokenizer
 from lem_train.weights.folder import read_config
 from lem_train.weights.io import load_model
@@ -231,6 +231,19 @@ def refused(expected: type[LemError], model: Path, out: Path, types: str = "Q8_0
 
 
 @pytest.mark.usefixtures("without_llama")
+def test_a_name_that_is_a_path_leads_to_no_other_folder(smoke_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(smoke_folder, folder)
+    origin = read_origin(folder)
+    assert origin is not None
+    run = origin.run.model_copy(update={"name": "../../evil"})
+    write_origin(folder, origin.model_copy(update={"run": run}))
+    out = tmp_path / "a" / "out"
+    export_gguf(folder, out, parse_types("BF16"), [], model_card)
+    assert sorted(path.name for path in tmp_path.rglob("*.gguf")) == ["..-..-evil-BF16.gguf"]
+    assert (out / "..-..-evil-BF16.gguf").is_file()
+
+
 def test_an_absent_llama_cpp_is_told_with_both_ways_to_it(
     tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -64,7 +64,9 @@ def command(
     typer.echo("\n".join(adapter_lines(adapter, str(out))))
 
 
-def _from_peft(source: Path, out: Path, model: Path | None, others: dict[str, object]) -> Adapter:
+def _from_peft(
+    source: Path, out: Path, model: Path | None, others: Mapping[str, object]
+) -> Adapter:
     from ..errors import ConfigError
     from ..export.convert import convert_peft
     from ..report.adapter import adapter_card

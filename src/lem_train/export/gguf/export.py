@@ -167,7 +167,8 @@ def _open_folder(folder: Path, rows: Sequence[Path], partial: Path, tell: Tell) 
     read = read_rows_for_export(rows, load_chat_tokenizer(folder)) if rows else None
     origin = read_origin(folder)
     name = origin.run.name if origin else folder.resolve().name
-    return _Source(folder, name, origin, read, partial)
+    # A lem.json of others may hold any text; no file goes into another folder for it.
+    return _Source(folder, name.replace("/", "-"), origin, read, partial)
 
 
 def _prepare(source: _Source, kinds: Sequence[GgufType], tell: Tell) -> mx.array | None:
