@@ -230,7 +230,6 @@ def refused(expected: type[LemError], model: Path, out: Path, types: str = "Q8_0
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("without_llama")
 def test_a_name_that_is_a_path_leads_to_no_other_folder(smoke_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(smoke_folder, folder)
@@ -244,6 +243,7 @@ def test_a_name_that_is_a_path_leads_to_no_other_folder(smoke_folder: Path, tmp_
     assert (out / "..-..-evil-BF16.gguf").is_file()
 
 
+@pytest.mark.usefixtures("without_llama")
 def test_an_absent_llama_cpp_is_told_with_both_ways_to_it(
     tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

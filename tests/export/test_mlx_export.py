@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from lem_train.cli.main import app
 from lem_train.curriculum.load import load_curriculum
 from lem_train.data.tokenize import ChatTokenizer
-from lem_train.errors import ConfigError, LemError, WeightsError
+from lem_train.errors import ConfigError, DataError, LemError, WeightsError
 from lem_train.export import learned, packed
 from lem_train.export.fidelity import spread
 from lem_train.export.learned import Method, Packing
@@ -342,6 +342,17 @@ def test_nobody_is_told_of_answers_that_are_not_read(
         out = tmp_path / str(number)
         export_packed(tiny_folder("llama"), out, Packing(8), named, model_card, told.append)
         assert ("reading the source's answers" in told) == bool(named)
+
+
+def test_validation_rows_that_are_gone_are_named(run: Path, tmp_path: Path) -> None:
+    rows, aside = run.parent / "rows", run.parent / "aside"
+    rows.rename(aside)
+    try:
+        with pytest.raises(DataError, match=rf"--rows\. Not there:\n  {rows}.valid\.jsonl$"):
+            export(run, tmp_path / "packed", Packing(8))
+    finally:
+        aside.rename(rows)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_names_a_path_of_this_machine(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ..data.conversation import Conversation
 from ..data.jsonl import contents_sha256
 from ..data.split import position, rows_of
 from ..data.tokenize import NO_LIMIT, ChatTokenizer, Example, tokenize_split
-from ..errors import DataError
+from ..errors import DataError, listing
 from ..hashing import sha256_json
 from ..run.store import read_begun
 
@@ -78,7 +78,11 @@ def _files(source: Path) -> tuple[Path, ...]:
     if not source.is_dir():
         return (source,)
     _, curriculum = read_begun(source)
-    return tuple(dict.fromkeys(file for phase in curriculum.phases for file in phase.data.valid))
+    files = tuple(dict.fromkeys(file for phase in curriculum.phases for file in phase.data.valid))
+    if gone := [str(file) for file in files if not file.exists()]:
+        title = f"{source}: expected its validation rows; name others with --rows. Not there:"
+        raise DataError(listing(title, gone, most=20))
+    return files
 
 
 def _examples(rows: Sequence[Conversation], chat: ChatTokenizer) -> Iterator[Example]:
