@@ -1,5 +1,5 @@
-"""`lem export gguf` on a Gemma 3 that was trained a little: what is written, what llama.cpp makes
-of it, and what is refused."""
+"""`lem export gguf` on a Gemma 3 that the smoke curriculum taught: what is written, what llama.cpp
+makes of it, and what is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from lem_train.weights.io import load_model
 from lem_train.weights.quantize import quantize_folder
 
 # Relative RMS of logits that a random Gemma 3 of this width had in llama.cpp against torch. Ours,
-# on 3 held-out rows in their chat format, has .74 to 1.03 times as much.
+# on 8 held-out rows in their chat format, has 1.01 to 1.13 times as much.
 LISTED = {
     "IQ3_XXS": 0.103, "IQ3_XS": 0.084, "Q3_K_S": 0.083, "Q3_K_M": 0.066, "IQ4_XS": 0.048,
     "Q4_K_S": 0.043, "Q4_K_M": 0.043, "Q5_K_S": 0.030, "Q5_K_M": 0.030, "Q6_K": 0.026,
@@ -81,7 +81,7 @@ def test_twelve_files_answer_in_llama_cpp_as_their_source_does(
     model = load_model(smoke_folder)
     model.set_dtype(mx.float32)
     rows = read_rows_for_export([smoke_run], load_chat_tokenizer(smoke_folder)).held_out
-    assert len(rows) >= 3
+    assert len(rows) >= 8
     assert min(map(len, rows)) >= 24
     source = [np.array(model(mx.array(row.token_ids)[None])[0]) for row in rows]
     places = [np.flatnonzero(spread(row.loss_mask, 16)) - 1 for row in rows]

@@ -143,15 +143,17 @@ def parquet(
     from ..export.lessons import check_parts, find_parts
     from ..export.parquet import refuse_unwritable, write_dataset
     from ..report.dataset_card import dataset_card, dataset_lines
+    from ..run.interrupt import Interrupts
 
     refuse_unwritable(out)
     parts = find_parts(paths)
     total = sum(part.path.stat().st_size for part in parts)
-    with _progress("checking", total) as read:
-        checked = check_parts(parts, against or [], read)
-    with _progress("writing", 2 * total) as read:
-        title = name or out.absolute().name
-        written = write_dataset(checked, out, title, licence, dataset_card, read)
+    with Interrupts(goes_on=False).armed():
+        with _progress("checking", total) as read:
+            checked = check_parts(parts, against or [], read)
+        with _progress("writing", 2 * total) as read:
+            title = name or out.absolute().name
+            written = write_dataset(checked, out, title, licence, dataset_card, read)
     if checked.habits:
         title = "lem: written as they are, but look at these:"
         typer.echo(listing(title, checked.habits, most=20), err=True)
