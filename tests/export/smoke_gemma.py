@@ -2,8 +2,8 @@
 top of it.
 
 Teaching it takes minutes at this width. What it learned is beside the golden losses, in 0.3 MB: a
-run of `curricula/smoke.yaml` on `lem tiny models/wide --width 4`, brought to rank 16 by `lem convert
-RUN --format mlx --rank 16`, in float16. The cut loses half of the change; what llama.cpp's types do
+run of `curricula/smoke.yaml` on `lem tiny models/wide --width 4`, brought to rank 16 by `lem
+convert RUN --format mlx --rank 16`, in float16. The cut loses half of the change; what the types do
 to such weights is the same to 5 %.
 """
 

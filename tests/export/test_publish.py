@@ -286,7 +286,7 @@ def test_what_belongs_to_nobody_is_left_out_with_a_word(model: Path) -> None:
 def test_a_file_beyond_the_hub_s_limit_is_refused(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lem_train.export.publish._MOST_BYTES", 8000)
+    monkeypatch.setattr("lem_train.export.contents._MOST_BYTES", 8000)
     (problem,) = look_into(model).problems
     assert problem.startswith("model-00001-of-00002.safetensors: expected at most 50 GB")
 

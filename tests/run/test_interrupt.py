@@ -104,6 +104,7 @@ def test_a_hangup_raises_nothing() -> None:
         "convert RUN",
         "export gguf RUN --types BF16 --rows ROWS",
         "export mlx RUN --bits 8 --rows ROWS",
+        "export parquet ROWS",
     ],
 )
 def test_what_writes_a_folder_leaves_nothing_of_it(

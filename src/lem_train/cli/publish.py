@@ -13,7 +13,8 @@ import typer
 from . import complete
 
 if TYPE_CHECKING:
-    from ..export.publish import Change, File, Publication, Remote
+    from ..export.contents import File
+    from ..export.publish import Change, Publication, Remote
 
 _LEAST_TOLD = 1_000_000_000  # bytes; a smaller file is hashed in a moment
 

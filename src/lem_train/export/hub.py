@@ -25,9 +25,8 @@ from yaml import YAMLError
 
 from ..errors import PublishError, listing
 from ..weights.hub import without_tokens
+from .contents import CARDS, README
 from .publish import (
-    CARDS,
-    README,
     Change,
     Kind,
     Proposal,
