@@ -18,7 +18,7 @@ from ..data.leaks import leaks
 from ..errors import ConfigError, PublishError, listing
 from ..hashing import sha256_file
 from ..run.gates import Shown, standing, told, verdicts
-from ..run.origin import DatasetOrigin, Origin
+from ..run.origin import WRITE_AGAIN, DatasetOrigin, Origin
 from ..run.plan import shown
 from ..run.records import Verdict
 from ..run.store import read_record
@@ -218,7 +218,11 @@ def _read_origin(folder: Path) -> Origin | DatasetOrigin:
         kind = json.loads(record.read_bytes()).get("kind")
     except (ValueError, AttributeError, RecursionError):
         kind = None  # reading it as a record says what is wrong
-    read = read_record(record, DatasetOrigin) if kind == "dataset" else read_record(record, Origin)
+    read: Origin | DatasetOrigin | None
+    if kind == "dataset":
+        read = read_record(record, DatasetOrigin, WRITE_AGAIN)
+    else:
+        read = read_record(record, Origin, WRITE_AGAIN)
     assert read is not None, "it is a file"
     return read
 

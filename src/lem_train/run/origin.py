@@ -26,6 +26,7 @@ MOST_NOISE = 1.0
 """Bounds of the summed delta in written weights: where less of it is retained, or where the packing
 errs by more than the delta's own size, what was taught hardly stands out of the rounding."""
 
+WRITE_AGAIN = "let lem write the folder again"  # what to do about a damaged lem.json
 _MARK_DIGITS = 16
 _LEAST_MARKED = 4  # words
 _KEPT_PARTS = 2  # of an absolute path: enough to tell ethics/train.jsonl from zen/train.jsonl
@@ -227,7 +228,7 @@ def write_with_card(folder: Path, record: _OriginT, card: Callable[[_OriginT], s
 
 def read_origin(folder: Path) -> Origin | None:
     """A model folder's lem.json, or None where it has none. Raises RunError for a damaged one."""
-    return read_record(folder / ORIGIN_FILE, Origin)
+    return read_record(folder / ORIGIN_FILE, Origin, WRITE_AGAIN)
 
 
 def _portable(value: Any) -> Any:

@@ -296,10 +296,11 @@ def _clear_unbegun(run: Path, new: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def read_record(path: Path, kind: type[_RecordT]) -> _RecordT | None:
+def read_record(
+    path: Path, kind: type[_RecordT], advice: str = "use another --run, or remove the folder"
+) -> _RecordT | None:
     """The record in a file, or None where there is no such file. Raises RunError for a damaged,
     edited, or another version's one."""
-    advice = "use another --run, or remove the folder"
     try:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             found = "a folder" if path.is_dir() else "what is no file"
