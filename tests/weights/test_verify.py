@@ -62,6 +62,16 @@ def test_distance_over_a_vocabulary_of_gemma_3_size_agrees_with_float64() -> Non
     assert logit_distance(mx.array(p), mx.array(q)) == pytest.approx(_distance(p, q), rel=1e-2)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e-4])
+def test_near_logits_are_as_far_apart_as_they_are(size: float) -> None:
+    """The plain form, in float32, is an eighth off at the first, and negative at the second."""
+    rng = np.random.default_rng(3)
+    p = (rng.standard_normal((16, 4096)) * 3).astype(np.float32)
+    q = p + rng.standard_normal(p.shape).astype(np.float32) * np.float32(size)
+    _, kl = logit_distance(mx.array(p), mx.array(q))
+    assert kl == pytest.approx(_distance(p, q)[1], rel=5e-3)
+
+
 def test_equal_logits_are_at_no_distance() -> None:
     logits = mx.random.normal((5, 7), key=mx.random.key(0))
     assert logit_distance(logits, logits) == (0, 0)

@@ -13,6 +13,7 @@ from ..data.batch import collate
 from ..data.tokenize import Example, Mask
 from ..run.origin import Fidelity
 from ..train.loss import choose_forward
+from ..weights.verify import divergences
 from .rows import Rows
 
 _POSITIONS_A_ROW = 16  # 64 rows: 1 GB of float32 logits at a vocabulary of 262,144
@@ -46,7 +47,7 @@ def compare(source: mx.array, other: mx.array, rows: Rows) -> Fidelity:
         p, q = source[start : start + _AT_ONCE], other[start : start + _AT_ONCE]
         error += _sum(mx.sum(mx.square(q - p), axis=-1))
         scale += _sum(mx.sum(mx.square(p), axis=-1))
-        divergence += _sum(_divergence(p, q))
+        divergence += _sum(divergences(p, q))
         agreeing += int(mx.sum(mx.argmax(p, axis=-1) == mx.argmax(q, axis=-1)).item())
     positions = source.shape[0]
     return Fidelity(
@@ -65,23 +66,6 @@ def spread(mask: Mask, most: int) -> Mask:
     out = np.zeros_like(mask)
     out[kept] = True
     return out
-
-
-def _divergence(p: mx.array, q: mx.array) -> mx.array:
-    """KL(p ‖ q), (N,), of logits (N, V).
-
-    Where logits are near, the difference of their log-probabilities drowns in the rounding of
-    those, about 1e-6. There it is log E exp(d − E d) with d = q − p and E under p, which is the
-    same and has no large terms.
-    """
-    log_p = p - mx.logsumexp(p, axis=-1, keepdims=True)
-    log_q = q - mx.logsumexp(q, axis=-1, keepdims=True)
-    prob = mx.exp(log_p)
-    moved = q - p
-    moved = moved - mx.sum(prob * moved, axis=-1, keepdims=True)
-    near = mx.log1p(mx.sum(prob * mx.expm1(mx.clip(moved, -1, 1)), axis=-1))
-    far = mx.sum(prob * (log_p - log_q), axis=-1)
-    return mx.where(mx.max(mx.abs(moved), axis=-1) < 1, near, far)
 
 
 def _sum(values: mx.array) -> float:

@@ -28,6 +28,7 @@ from ..weights.base import Base
 from ..weights.chat import load_chat_tokenizer
 from ..weights.in_memory import load_dense, set_weights, touched
 from ..weights.lineage import Delta
+from ..weights.verify import divergences
 from .fuse import finished_phases, open_lineage
 from .machine import out_of_memory
 from .records import RunRecord
@@ -238,11 +239,8 @@ def divergence(here: mx.array, before: mx.array) -> float:
     in float32, over positions in float64. A NaN stays a NaN."""
     total = 0.0
     for start in range(0, here.shape[0], _AT_ONCE):
-        p, q = here[start : start + _AT_ONCE], before[start : start + _AT_ONCE]
-        log_p = p - mx.logsumexp(p, axis=-1, keepdims=True)
-        log_q = q - mx.logsumexp(q, axis=-1, keepdims=True)
-        kl = mx.sum(mx.exp(log_p) * (log_p - log_q), axis=-1)
-        total += float(np.array(kl).sum(dtype=np.float64))
+        part = slice(start, start + _AT_ONCE)
+        total += float(np.array(divergences(here[part], before[part])).sum(dtype=np.float64))
     return float(np.maximum(total / here.shape[0], 0.0))
 
 
