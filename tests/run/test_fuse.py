@@ -51,6 +51,15 @@ def generates(folder: Path) -> bool:
     return bool(mx.all(mx.isfinite(logits)).item())
 
 
+def test_a_full_disk_is_told_before_anything_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lem_train.run.space.free_bytes", lambda folder: 10_000)
+    with pytest.raises(RunError, match=r"expected \S+ \wB of free disk space for the model.*--out"):
+        fuse(finished, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 # -- what is written ---------------------------------------------------------------------------
 
 

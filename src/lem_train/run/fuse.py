@@ -16,13 +16,14 @@ from ..files import in_the_way, move_folder, partial_folder, remove
 from ..hashing import sha256_file
 from ..weights.base import Base, open_base
 from ..weights.io import load_model
-from ..weights.lineage import Delta, measure_folder, read_delta, write_fused
+from ..weights.lineage import Delta, folder_bytes, measure_folder, read_delta, write_fused
 from ..weights.quantize import quantize_folder
 from ..weights.survival import Survival, overall
 from .base import base_folder, base_identity, changed_base, code_allowed, hashed_base
 from .origin import Origin, kernel_marks, write_with_card
 from .plan import starts_from
 from .records import PhaseRecord, RunRecord
+from .space import refuse_without_room
 from .store import checked_adapter, phase_folder, read_begun, read_phase
 
 _TRIAL_TOKENS = 64
@@ -50,7 +51,8 @@ def fuse_run(
             `retained` and `noise` are then held against what was asked for.
 
     Raises:
-        RunError: no run, phases that are missing or don't belong together, changed adapters.
+        RunError: no run, phases that are missing or don't belong together, changed adapters, no
+            room on the disk.
         WeightsError: `out` is not empty, or the base cannot be opened.
     """
     record, curriculum = read_begun(run)
@@ -62,6 +64,10 @@ def fuse_run(
     partial = begin_target(target)
     try:
         written = dtype or record.dtype
+        needed = folder_bytes(base, written)
+        refuse_without_room(
+            partial, needed, "the model", "name a folder on another disk with --out"
+        )
         kept = _write(base, deltas, partial, written, bits, record.seed)
         handed_on = bits is None and not scales and written == record.dtype
         origin = Origin(
