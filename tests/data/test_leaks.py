@@ -52,7 +52,7 @@ def test_talk_about_keys_is_none(text: str) -> None:
     assert list(leaks(text)) == []
 
 
-@pytest.mark.parametrize("path", ["/home/jo/rows.jsonl", "/Users/jo/x", "/root/x"])
+@pytest.mark.parametrize("path", ["/home/jo/rows.jsonl", "/Users/jo/x", "/Volumes/jo/x"])
 def test_a_path_of_a_machine_is_no_key_but_a_leak(path: str) -> None:
     text = f"one\ntwo, from {path} of today"
     assert list(leaks(text)) == [(2, f"a path of a machine, {path}")]
